@@ -1,0 +1,3 @@
+"""Distributed training, on Ray, of ensembles of binary BERTs."""
+
+__version__ = "0.1.0"

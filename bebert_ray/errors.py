@@ -1,0 +1,15 @@
+"""The two ways a job can end badly, and the exit code of each."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Bad input: the message says what was wrong, where, and what to do. Jobs exit with 2."""
+
+    exit_code = 2
+
+
+class RunError(Exception):
+    """A run that had started and failed: the message names the stage and the member. Jobs exit with 1."""
+
+    exit_code = 1
