@@ -1,0 +1,350 @@
+"""The configuration of a run: every key, its default and what it may be.
+
+Nested frozen dataclasses, checked by pydantic. Types are strict: `members: 2.5` and
+`seed: true` are refused, though a whole number will do where a real one is meant.
+
+The dataclasses must not be keyword-only: pydantic then reorders the fields, and a default that is
+derived from an earlier field would not see it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError, PydanticUseDefault
+
+from bebert_ray.data.tasks import CUSTOM, TASKS, task_name
+from bebert_ray.errors import UserError
+
+_CHECKS = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def _task(text: str) -> str:
+    try:
+        return task_name(text)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+def _null_is_default(value: Any) -> Any:
+    if value is None:
+        raise PydanticUseDefault
+    return value
+
+
+Count = Annotated[int, Field(strict=True, ge=1)]
+Real = Annotated[float, Field(strict=True)]
+PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+Derived = BeforeValidator(_null_is_default)
+
+Epochs = Annotated[Count, Field(description="passes over the training examples")]
+LearningRate = Annotated[Real, Field(gt=0, lt=1, description="peak learning rate of AdamW")]
+BatchSize = Annotated[Count, Field(description="examples in a training step")]
+HiddenEpochs = Annotated[
+    int,
+    Field(strict=True, ge=0, description="passes that match hidden states and attention scores"),
+]
+HiddenLearningRate = Annotated[
+    Real, Field(gt=0, lt=1, description="peak learning rate of those passes")
+]
+
+
+@dataclass(frozen=True, config=_CHECKS)
+class DataConfig:
+    """Where the examples come from and how they are cut."""
+
+    path: PathText | None = Field(
+        default=None,
+        description="GLUE directory (official TSV layout), a data file, or a directory with "
+        "train.* and dev.*; null: the hub",
+    )
+    max_train: Annotated[int, Field(strict=True, ge=2)] | None = Field(
+        default=None,
+        description="keep only this many training examples (seeded, classes in proportion)",
+    )
+    max_length: int = Field(
+        default=128,
+        strict=True,
+        ge=8,
+        le=512,
+        description="longest input, in tokens; the rest is cut",
+    )
+    holdout: Real = Field(
+        default=0.1, gt=0, lt=1, description="part of train that every choice is made on"
+    )
+    text_columns: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=2,
+        description="custom: the text column, or a pair of them",
+    )
+    label_column: str | None = Field(
+        default=None, description="custom: the column with the label or score"
+    )
+    kind: Literal["classification", "regression"] = Field(
+        default="classification", description="custom: what the labels are"
+    )
+    dev_path: PathText | None = Field(
+        default=None,
+        description="custom: file of the reported split; null: dev.* beside train.*, else a seeded "
+        "tenth of the file",
+    )
+
+
+@dataclass(frozen=True, config=_CHECKS)
+class TeacherConfig:
+    """Fine-tuning of the full-precision teacher."""
+
+    epochs: Epochs = 3
+    learning_rate: LearningRate = 5e-5
+    batch_size: BatchSize = 32
+
+
+@dataclass(frozen=True, config=_CHECKS)
+class HalfConfig:
+    """Distillation of the teacher into the narrowed model."""
+
+    epochs: Epochs = 3
+    learning_rate: LearningRate = 1e-4
+    batch_size: BatchSize = 32
+
+
+@dataclass(frozen=True, config=_CHECKS)
+class TernaryConfig:
+    """Two-stage distillation into the ternary model: hidden states and attention, then logits."""
+
+    hidden_epochs: HiddenEpochs = 4
+    hidden_learning_rate: HiddenLearningRate = 3e-4
+    epochs: Epochs = 4
+    learning_rate: LearningRate = 1e-4
+    batch_size: BatchSize = 32
+
+
+@dataclass(frozen=True, config=_CHECKS)
+class MemberConfig:
+    """Training of each binary member; the hidden passes belong to strategy C."""
+
+    hidden_epochs: HiddenEpochs = 1
+    hidden_learning_rate: HiddenLearningRate = 3e-4
+    epochs: Epochs = 3
+    learning_rate: LearningRate = 1e-4
+    batch_size: BatchSize = 32
+
+
+@dataclass(frozen=True, config=_CHECKS)
+class TrainingConfig:
+    """What every training stage shares."""
+
+    precision: Literal["bf16", "fp32"] = Field(
+        default="bf16", description="arithmetic of the matrix products; weights are always fp32"
+    )
+    warmup: Real = Field(
+        default=0.1, ge=0, le=1, description="part of the steps that the rate climbs"
+    )
+    weight_decay: Real = Field(default=0.01, ge=0, description="decoupled weight decay of AdamW")
+    max_grad_norm: Real = Field(default=1.0, gt=0, description="gradients are clipped to this norm")
+    quantizer_learning_rate: Real = Field(
+        default=1e-4,
+        gt=0,
+        lt=1,
+        description="learning rate of the quantizers' clips and step sizes",
+    )
+    temperature: Real = Field(default=1.0, gt=0, description="softens the logits in distillation")
+    dropout: Real = Field(
+        default=0.1, ge=0, lt=1, description="dropout of the teacher and the half model"
+    )
+    eval_batch_size: Count = Field(default=128, description="examples in an evaluation step")
+
+
+@dataclass(frozen=True, config=_CHECKS)
+class EnsembleConfig:
+    """How the members differ, and in which order they train."""
+
+    members: Count = Field(default=4, description="number of binary members")
+    method: Literal["boosting", "bagging"] = Field(
+        default="boosting",
+        description="boosting: SAMME, AdaBoost.R2 for regression; bagging: bootstrap",
+    )
+    strategy: Literal["A", "B", "C"] = Field(
+        default="A",
+        description="A: no distillation, B: logits, C: hidden states and attention, then logits",
+    )
+    schedule: Annotated[Literal["sequential", "parallel"], Derived] = Field(
+        default_factory=lambda given: (
+            "parallel" if given.get("method") == "bagging" else "sequential"
+        ),
+        json_schema_extra={"default": None},
+        description="null: sequential for boosting, parallel for bagging",
+    )
+    sample_weight: Literal["resample", "loss"] = Field(
+        default="resample",
+        description="draw examples by their weight, or weight each example's loss",
+    )
+    learning_rate: Real = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="shrinkage of each member's say in boosting; 1: plain AdaBoost",
+    )
+    floor: Real = Field(
+        default=0.1, ge=0, le=1, description="uniform weight mixed into what a member sees; 0: none"
+    )
+    errors: Literal["train", "holdout", "out_of_fold"] = Field(
+        default="holdout", description="the predictions that boosting takes a member's errors from"
+    )
+    folds: int = Field(
+        default=3, strict=True, ge=2, description="number of folds for errors: out_of_fold"
+    )
+    loss: Literal["linear", "square", "exponential"] = Field(
+        default="linear", description="loss of AdaBoost.R2 (regression)"
+    )
+
+
+@dataclass(frozen=True, config=_CHECKS)
+class StageResources:
+    """What Ray sets aside for one of the stages before the members."""
+
+    cpu: Count | None = Field(default=None, description="CPUs (threads); null: all of one node")
+    gpu: Real = Field(default=0.0, ge=0, le=1, description="GPU, or a share of one")
+
+
+@dataclass(frozen=True, config=_CHECKS)
+class MemberResources:
+    """What Ray sets aside for a member."""
+
+    cpu: Count | None = Field(
+        default=None,
+        description="CPUs (threads); null: shared out evenly over the members in flight",
+    )
+    gpu: Real = Field(default=0.0, ge=0, le=1, description="GPU, or a share of one")
+    memory: Real = Field(default=1.5e9, gt=0, description="bytes")
+
+
+@dataclass(frozen=True, config=_CHECKS)
+class ResourcesConfig:
+    """What the run may take of the cluster."""
+
+    num_cpus: Count | None = Field(
+        default=None,
+        description="CPUs of a Ray that the job starts itself; null: all of this machine's",
+    )
+    stage: StageResources = Field(default_factory=StageResources, description="each earlier stage")
+    member: MemberResources = Field(default_factory=MemberResources, description="each member")
+
+
+class Conflict(NamedTuple):
+    """Settings that are fine alone but not together."""
+
+    key: str  # the one to change first
+    others: tuple[str, ...]  # what it clashes with
+    message: str
+
+
+@dataclass(frozen=True, config=_CHECKS)
+class Config:
+    """A run, from the task to the evaluated ensemble.
+
+    Raises:
+        pydantic.ValidationError: a value has the wrong type or range, a key is unknown, or two
+            settings contradict each other. `load_config` turns it into a `UserError`.
+    """
+
+    task: Annotated[str, AfterValidator(_task)] = Field(
+        json_schema_extra={"enum": [*TASKS, CUSTOM]},
+        description="a GLUE task, the built-in demo, or your own data",
+    )
+    model: PathText = Field(
+        default="bundled", description="BERT checkpoint: a directory, a hub name, or bundled"
+    )
+    bits: Literal["1-1-8", "1-1-4"] = Field(
+        default="1-1-8", description="bits of a member's weights, embeddings and activations"
+    )
+    width: Real = Field(
+        default=0.5, gt=0, le=1, description="part of the heads and FFN neurons to keep"
+    )
+    selection: Literal["holdout", "dev"] = Field(
+        default="holdout",
+        description="split that choices are made on; dev is the published protocol",
+    )
+    seed: int = Field(
+        default=42, strict=True, ge=0, lt=2**32, description="seed of every random draw"
+    )
+    output: Annotated[PathText, Derived] = Field(
+        default_factory=lambda given: f"runs/{given.get('task')}",
+        json_schema_extra={"default": None},
+        description="run directory; null: runs/TASK",
+    )
+    fresh: bool = Field(
+        default=False, strict=True, description="start over in an existing run directory"
+    )
+    data: DataConfig = Field(default_factory=DataConfig, description="the examples")
+    teacher: TeacherConfig = Field(
+        default_factory=TeacherConfig, description="fine-tuning at full precision"
+    )
+    half: HalfConfig = Field(
+        default_factory=HalfConfig, description="distillation into the narrowed model"
+    )
+    ternary: TernaryConfig = Field(
+        default_factory=TernaryConfig, description="distillation into the ternary model"
+    )
+    member: MemberConfig = Field(
+        default_factory=MemberConfig, description="training of each binary member"
+    )
+    training: TrainingConfig = Field(
+        default_factory=TrainingConfig, description="what every training stage shares"
+    )
+    ensemble: EnsembleConfig = Field(
+        default_factory=EnsembleConfig, description="how the members differ"
+    )
+    resources: ResourcesConfig = Field(
+        default_factory=ResourcesConfig, description="what the run may take of the cluster"
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        conflicts = list(_conflicts(self))
+        if conflicts:
+            text = "; ".join(f"{conflict.key}: {conflict.message}" for conflict in conflicts)
+            raise PydanticCustomError("conflict", "{text}", {"text": text, "conflicts": conflicts})
+        return self
+
+
+def _conflicts(config: Config) -> Iterator[Conflict]:
+    data, ensemble, resources = config.data, config.ensemble, config.resources
+    if config.task == CUSTOM:
+        for name in ("path", "text_columns", "label_column"):
+            if not getattr(data, name):
+                yield Conflict(f"data.{name}", ("task",), "the custom task needs it; none is given")
+    else:
+        for name in ("text_columns", "label_column", "kind", "dev_path"):
+            if getattr(data, name) != getattr(DataConfig(), name):
+                yield Conflict(
+                    f"data.{name}",
+                    ("task",),
+                    f"{config.task} brings its own columns; leave it out, or set task=custom",
+                )
+    if config.task == "demo" and data.path is not None:
+        yield Conflict("data.path", ("task",), "the demo task makes its own data; leave it out")
+    columns = [*(data.text_columns or ()), data.label_column]
+    if len(set(columns)) < len(columns):
+        yield Conflict(
+            "data.text_columns", ("data.label_column",), "names the same column more than once"
+        )
+    if ensemble.method == "boosting" and ensemble.schedule == "parallel":
+        yield Conflict(
+            "ensemble.schedule",
+            ("ensemble.method",),
+            "boosting cannot be parallel, each member needs the errors of those before it; "
+            "set ensemble.schedule=sequential or ensemble.method=bagging",
+        )
+    for name, cpu in (("stage", resources.stage.cpu), ("member", resources.member.cpu)):
+        if cpu is not None and resources.num_cpus is not None and cpu > resources.num_cpus:
+            yield Conflict(
+                f"resources.{name}.cpu",
+                ("resources.num_cpus",),
+                f"asks for {cpu} CPUs where resources.num_cpus allows {resources.num_cpus}",
+            )
