@@ -1,0 +1,106 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+# Before anything imports torch or transformers: one thread, so that timings and sums do not depend
+# on the machine, and no network.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from transformers import BertConfig
+
+# No deadline: the machine may be busy. In CI the same examples every time.
+settings.register_profile("bebert_ray", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("bebert_ray")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+def _path_or_skip(variable: str, default: Path) -> Path:
+    path = Path(os.environ.get(variable, default))
+    if not path.exists():
+        pytest.skip(f"{path} is absent (set {variable})")
+    return path
+
+
+@pytest.fixture(scope="session")
+def glue_dir() -> Path:
+    """Real GLUE in the official TSV layout."""
+    return _path_or_skip("BEBERT_GLUE", ROOT.parent / "shared" / "glue")
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, np.ndarray]:
+    """Inputs and outputs of the published quantizers, by key."""
+    path = _path_or_skip("BEBERT_GOLDEN", ROOT.parent / "shared" / "golden" / "quantizers.npz")
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+# A few words, and every letter with and without "##": no plain text becomes [UNK].
+_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+_WORDS = "the a is was not very but and good bad film food movie plot story this that it of to in"
+VOCABULARY = [
+    *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
+    *_WORDS.split(),
+    *(letter for letter in _LETTERS if letter != "a"),
+    *(f"##{letter}" for letter in _LETTERS),
+    *".,!?'-",
+]
+
+
+def _tiny_config() -> BertConfig:
+    from transformers import BertConfig
+
+    return BertConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        num_labels=2,
+    )
+
+
+@pytest.fixture
+def tiny_config() -> BertConfig:
+    """A BERT of 2 layers, 4 heads, hidden size 32 and 64 FFN neurons, without dropout."""
+    return _tiny_config()
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a BertModel of `tiny_config` with seeded random weights, and a tokenizer."""
+    import torch
+    from transformers import BertModel, BertTokenizer
+
+    directory = tmp_path_factory.mktemp("tiny_checkpoint")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        BertModel(_tiny_config()).save_pretrained(directory)
+    vocabulary = {token: index for index, token in enumerate(VOCABULARY)}
+    BertTokenizer(vocab=vocabulary, model_max_length=64).save_pretrained(directory)
+    return directory
