@@ -1,0 +1,1 @@
+"""BERT checkpoints, and the verbs that change a model in place: narrow, ternarize, split."""

