@@ -31,7 +31,7 @@ def epoch_batches(
         lengths: [n], tokens of each example.
         batch_size: Examples a batch; the epoch's rest makes one smaller batch.
         rng: Source of every random choice.
-        sample_weight: [n] weights of any positive sum. When given, the epoch is n draws with
+        sample_weight: [n] weights of any sum. When given, the epoch is n draws with
             replacement, example i with probability ``sample_weight[i] / sample_weight.sum()``;
             else each example comes once.
 
@@ -39,14 +39,16 @@ def epoch_batches(
         int64 arrays of example indices.
 
     Raises:
-        ValueError: ``sample_weight`` has another length than ``lengths``, or holds impossible
-            weights.
+        ValueError: ``sample_weight`` has another length than ``lengths``, holds a weight that is
+            negative or not finite, or no weight above 0.
     """
     n = len(lengths)
     if sample_weight is None:
         order = rng.permutation(n)
     else:
         weight = np.asarray(sample_weight, dtype=np.float64)
+        if not (np.isfinite(weight).all() and (weight >= 0).all() and weight.any()):
+            raise ValueError("sample_weight must be finite, nowhere negative, and not all zero")
         order = rng.choice(n, size=n, p=weight / weight.sum())
     batches: list[np.ndarray] = []
     for run in _cut(order, batch_size * _BATCHES_PER_BUCKET):

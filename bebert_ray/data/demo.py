@@ -101,8 +101,16 @@ _NOT_VERB = [
     "the {noun} was not something we {verb}",
 ]
 
-_LAST_COUNTS = ["{a} but {b}", "{a} , yet {b}", "{a} , and still {b}", "{a} ; even so {b}"]
-_BUT_FORMS = [*_LAST_COUNTS, "although {a} , {b}", "even though {a} , {b}", "while {a} , {b}"]
+# In contrast, b is the opinion that counts.
+_LAST_COUNTS = [
+    "{a} but {b}",
+    "{a} , yet {b}",
+    "{a} , and still {b}",
+    "{a} ; even so {b}",
+    "although {a} , {b}",
+    "even though {a} , {b}",
+    "while {a} , {b}",
+]
 _FIRST_COUNTS = ["{b} even though {a}", "{b} , although {a}", "{b} despite the fact that {a}"]
 _BOTH_COUNT = ["{a} and {b}", "{a} ; {b}", "{a} , and besides {b}"]
 
@@ -146,8 +154,7 @@ def demo_corpus(train: int = 2000, dev: int = 600, seed: int = 2210) -> Corpus:
             examples.setdefault(sentence, int(score > 0))
     sentences = list(examples)
     labels = np.array(list(examples.values()), dtype=np.int64)
-    noisy = [rng.random() < TRAIN_NOISE for _ in range(train)]
-    labels[:train] ^= noisy
+    labels[:train] ^= np.array([rng.random() < TRAIN_NOISE for _ in range(train)], dtype=bool)
     return Corpus(
         TASKS["demo"],
         Split((sentences[:train],), labels[:train]),
@@ -167,6 +174,7 @@ def _sentence(rng: Random) -> tuple[str, float]:
 
 
 def _opinion(rng: Random) -> tuple[str, float]:
+    """One clause, or two that contrast or add up."""
     a, score_a = _clause(rng)
     kind = rng.random()
     if kind < 0.45:
@@ -176,7 +184,7 @@ def _opinion(rng: Random) -> tuple[str, float]:
     while (score_a > 0) == (score_b > 0) and rng.random() < 0.5:
         b, score_b = _clause(rng)
     if kind < 0.8:
-        forms = _BUT_FORMS if kind < 0.7 else _FIRST_COUNTS
+        forms = _LAST_COUNTS if kind < 0.7 else _FIRST_COUNTS
         return rng.choice(forms).format(a=a, b=b), score_b
     while score_a + score_b == 0:
         b, score_b = _clause(rng)
