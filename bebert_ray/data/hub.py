@@ -66,14 +66,14 @@ def _offline_unless_reachable() -> Iterator[bool]:
     from datasets import config
 
     before = config.HF_HUB_OFFLINE
-    config.HF_HUB_OFFLINE = before or not _is_reachable(config.HF_ENDPOINT)
+    config.HF_HUB_OFFLINE = before or not is_reachable(config.HF_ENDPOINT)
     try:
         yield config.HF_HUB_OFFLINE
     finally:
         config.HF_HUB_OFFLINE = before
 
 
-def _is_reachable(endpoint: str) -> bool:
+def is_reachable(endpoint: str) -> bool:
     from huggingface_hub import get_session
 
     answers: list[Any] = []

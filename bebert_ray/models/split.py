@@ -47,7 +47,9 @@ def split_(model: BertForSequenceClassification) -> None:
             if isinstance(child, TernaryLinear):
                 setattr(parent, name, SplitLinear(child, split_weight(child.weight)))
             elif isinstance(child, TernaryEmbedding):
-                setattr(parent, name, SplitEmbedding(child, split_weight(child.weight, per_row=True)))
+                setattr(
+                    parent, name, SplitEmbedding(child, split_weight(child.weight, per_row=True))
+                )
     model.config.weights = "binary"
 
 
@@ -76,10 +78,14 @@ def split_weight(weight: Tensor, per_row: bool = False) -> tuple[Tensor, Tensor]
     negative = ~mask & (rows <= 0)
     kept_sum = (magnitude * mask).sum(1, keepdim=True)
     kept, count = mask.sum(1, keepdim=True), rows.shape[1]
-    a = (kept_sum + (magnitude * negative).sum(1, keepdim=True) - (magnitude * positive).sum(1, keepdim=True)) / (
-        2 * kept_sum
+    a = (
+        kept_sum
+        + (magnitude * negative).sum(1, keepdim=True)
+        - (magnitude * positive).sum(1, keepdim=True)
+    ) / (2 * kept_sum)
+    b = (count / kept.clamp(min=1) * kept_sum - magnitude.sum(1, keepdim=True)) / (
+        2 * (count - kept).clamp(min=1)
     )
-    b = (count / kept.clamp(min=1) * kept_sum - magnitude.sum(1, keepdim=True)) / (2 * (count - kept).clamp(min=1))
     first = torch.where(mask, a * rows, torch.where(positive, b + rows, b))
     second = torch.where(mask, (1 - a) * rows, torch.where(positive, -b, rows - b))
     return tuple(_with_scale(half, alpha / 2, weight) for half in (first, second))

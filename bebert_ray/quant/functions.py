@@ -82,7 +82,9 @@ class _Uniform(Function):
 
 class _Lsq(Function):
     @staticmethod
-    def forward(ctx, x: Tensor, step: Tensor, bits: int, symmetric: bool, offset: Tensor | None) -> Tensor:
+    def forward(
+        ctx, x: Tensor, step: Tensor, bits: int, symmetric: bool, offset: Tensor | None
+    ) -> Tensor:
         lowest, highest = lsq_range(bits, symmetric)
         step = step.clamp(min=MIN_STEP).to(x.dtype)
         scaled = (x if offset is None else x - offset) / step
@@ -183,7 +185,9 @@ def lsq_initial_step(x: Tensor, bits: int, symmetric: bool) -> Tensor:
     return (2 if symmetric else 4) * x.detach().float().abs().mean() / math.sqrt(highest)
 
 
-def lsq(x: Tensor, step: Tensor, bits: int, symmetric: bool, offset: Tensor | None = None) -> Tensor:
+def lsq(
+    x: Tensor, step: Tensor, bits: int, symmetric: bool, offset: Tensor | None = None
+) -> Tensor:
     """Learned step size quantization: ``clamp(round((x - o) / step), Qn, Qp) * step + o``.
 
     Gradients, with v = (x - o) / step: 1 inside the range and 0 outside for `x`; for `step` the sum of

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from bebert_ray.quant.functions import binarize, ternarize
 from bebert_ray.quant.quantizers import activation_quantizer
@@ -41,7 +41,9 @@ class SplitLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Project with the sum of the two binary weights."""
-        return F.linear(self.input_quantizer(x), binarize(self.weight_1) + binarize(self.weight_2), self.bias)
+        return F.linear(
+            self.input_quantizer(x), binarize(self.weight_1) + binarize(self.weight_2), self.bias
+        )
 
 
 class TernaryEmbedding(nn.Module):

@@ -122,7 +122,9 @@ def fit(
             recent.append(value.detach())
             if time.monotonic() - last_report > REPORT_EVERY:
                 last_report = time.monotonic()
-                report(_progress(settings, epoch, step, steps_per_epoch, recent, schedules, started))
+                report(
+                    _progress(settings, epoch, step, steps_per_epoch, recent, schedules, started)
+                )
                 recent = recent[-1:]
         progress = _progress(settings, epoch, step, steps_per_epoch, recent, schedules, started)
         if score is not None:
@@ -132,7 +134,9 @@ def fit(
             if best_score is None or reached > best_score:
                 best_score = reached
                 if epoch + 1 < settings.epochs:  # the last epoch's weights are in the model
-                    best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+                    best_weights = {
+                        name: tensor.clone() for name, tensor in model.state_dict().items()
+                    }
                 else:
                     best_weights = None
         report(progress)

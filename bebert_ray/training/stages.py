@@ -29,6 +29,7 @@ from bebert_ray.data.batches import collate, epoch_batches
 from bebert_ray.data.columns import Columns
 from bebert_ray.data.metrics import evaluate, primary
 from bebert_ray.data.tasks import Task
+from bebert_ray.deploy.size import model_size
 from bebert_ray.models.bert import (
     Checkpoint,
     copy_of,
@@ -107,7 +108,9 @@ class Work:
         text = "/".join(map(str, (self.config.seed, *parts)))
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
-    def settings(self, epochs: int, learning_rate: float, batch_size: int, seed: int) -> FitSettings:
+    def settings(
+        self, epochs: int, learning_rate: float, batch_size: int, seed: int
+    ) -> FitSettings:
         """The numbers of one fit together with those that all fits share."""
         shared = self.config.training
         return FitSettings(
@@ -136,9 +139,9 @@ def train_teacher(work: Work) -> Model:
     """Fine-tune the checkpoint on the labels."""
     config, seed = work.config, work.seed("teacher")
     torch.manual_seed(seed)  # the new classifier
-    model = load_encoder(
-        work.checkpoint, work.splits.task.num_labels, config.training.dropout
-    ).to(work.device)
+    model = load_encoder(work.checkpoint, work.splits.task.num_labels, config.training.dropout).to(
+        work.device
+    )
     stage = config.teacher
     settings = work.settings(stage.epochs, stage.learning_rate, stage.batch_size, seed)
     return _fit(work, model, label_loss(model), settings)
@@ -151,13 +154,9 @@ def train_half(work: Work) -> Model:
     if config.width < 1:
         narrow_(model, config.width, importance(teacher, _losses(work, teacher)))
     stage = config.half
-    settings = work.settings(
-        stage.epochs, stage.learning_rate, stage.batch_size, work.seed("half")
-    )
+    settings = work.settings(stage.epochs, stage.learning_rate, stage.batch_size, work.seed("half"))
     hidden = hidden_loss(model, teacher, attention=False)
-    prediction = prediction_loss(
-        model, work.parent_logits("teacher"), config.training.temperature
-    )
+    prediction = prediction_loss(model, work.parent_logits("teacher"), config.training.temperature)
     return _fit(work, model, lambda batch: hidden(batch) + prediction(batch), settings)
 
 
@@ -243,7 +242,7 @@ def run_stage(
 
     Returns:
         The artifact: `config.json`, `model.safetensors`, `logits.safetensors` (one [n, K] array
-        a split); its facts hold `scores` (all metrics by split), `seconds` and `versions`.
+        a split); its facts hold `scores` (all metrics by split), `bits`, `seconds` and `versions`.
     """
     started = time.monotonic()
     model = train()
@@ -255,6 +254,7 @@ def run_stage(
             name: evaluate(work.splits.task, logits[name], columns.labels)
             for name, columns in splits.items()
         },
+        "bits": model_size(model).bits,
         "seconds": time.monotonic() - started,
         "versions": versions(),
     }

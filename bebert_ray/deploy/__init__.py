@@ -1,0 +1,1 @@
+"""What leaves the house: how large a model is."""

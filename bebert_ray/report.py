@@ -1,0 +1,216 @@
+"""What a run ends with: figures, a table, a picture, one line of JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from bebert_ray.ensemble.cluster import Allotments, Node
+
+Scores = dict[str, dict[str, float]]
+"""Metric values by split, then by metric: fractions, not percent."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model.
+
+    Attributes:
+        name: a stage, or the number of a member.
+        scores: its metrics on every split.
+        bits: its size as it would be packed.
+        seconds: what its training took.
+        alpha: a member's say; None for a stage.
+        error: the weighted error that gave the say, if it was measured.
+    """
+
+    name: str
+    scores: Scores
+    bits: int
+    seconds: float
+    alpha: float | None = None
+    error: float | None = None
+
+
+@dataclass(frozen=True)
+class Results:
+    """All figures of a run.
+
+    Attributes:
+        run: the run directory.
+        task: name of the task.
+        metrics: its metrics, the primary one first.
+        dev: the reported splits, the main one first.
+        selection: `holdout` or `dev`: what every choice was made on.
+        seed: of the run.
+        stages: teacher, half, ternary and split.
+        members: of the ensemble, in order.
+        staged: metrics of the ensemble of the first 1, 2, ... members.
+        note: why there are fewer members than asked for, if so.
+        config: the resolved configuration.
+        versions: what the figures depend on besides.
+    """
+
+    run: str
+    task: str
+    metrics: tuple[str, ...]
+    dev: tuple[str, ...]
+    selection: str
+    seed: int
+    stages: dict[str, Model]
+    members: list[Model]
+    staged: list[Scores]
+    note: str
+    config: dict[str, Any]
+    versions: dict[str, str]
+
+    @property
+    def scores(self) -> Scores:
+        """Metrics of the whole ensemble."""
+        return self.staged[-1]
+
+    def headline(self, scores: Scores) -> float:
+        """The primary metric on the main reported split."""
+        return scores[self.dev[0]][self.metrics[0]]
+
+    def summary(self) -> dict[str, Any]:
+        """The figures that scripts want: the last line that a job prints."""
+        return {
+            "run": self.run,
+            "task": self.task,
+            "metric": self.metrics[0],
+            **{
+                name: self.headline(self.stages[name].scores)
+                for name in ("teacher", "half", "ternary")
+            },
+            "members": [self.headline(member.scores) for member in self.members],
+            "alphas": [member.alpha for member in self.members],
+            "ensemble": self.headline(self.scores),
+            "seconds": {name: round(stage.seconds, 1) for name, stage in self.stages.items()}
+            | {"members": [round(member.seconds, 1) for member in self.members]},
+            "selection": self.selection,
+            "seed": self.seed,
+        }
+
+    def everything(self) -> dict[str, Any]:
+        """The summary with all splits, metrics, sizes, the configuration and the versions."""
+
+        def facts(model: Model) -> dict[str, Any]:
+            return {name: value for name, value in vars(model).items() if value is not None}
+
+        return self.summary() | {
+            "note": self.note,
+            "models": [facts(model) for model in (*self.stages.values(), *self.members)],
+            "staged": self.staged,
+            "config": self.config,
+            "versions": self.versions,
+        }
+
+
+def print_plan(
+    steps: dict[str, str],
+    allotments: Allotments,
+    nodes: list[Node],
+    directory: Path,
+    console: Console,
+) -> None:
+    """What will run, what is done already, and on what."""
+    console.print(f"run directory: {directory}", highlight=False)
+    console.print(f"machines: {'; '.join(map(str, nodes))}", highlight=False)
+    console.print(
+        f"needed: {allotments.stage} a stage; {allotments.member} a member, "
+        f"{allotments.in_flight} at a time",
+        highlight=False,
+    )
+    table = Table(title="plan", title_justify="left")
+    table.add_column("step")
+    table.add_column("state")
+    for name, state in steps.items():
+        table.add_row(f"member {name}" if name[0].isdigit() else name, state)
+    console.print(table)
+
+
+def print_table(results: Results, console: Console) -> None:
+    """Scores and sizes of every model on the way, and of the ensemble."""
+    teacher = results.stages["teacher"]
+    table = Table(title=f"{results.task}, seed {results.seed}", title_justify="left")
+    table.add_column("model")
+    for split in results.dev:
+        for metric in results.metrics:
+            table.add_column(f"{split} {metric}".replace("_", " "), justify="right")
+    if results.selection == "holdout":
+        table.add_column(f"held-out {results.metrics[0]}", justify="right")
+    table.add_column("alpha", justify="right")
+    table.add_column("MB", justify="right")
+    table.add_column("smaller", justify="right")
+    table.add_column("seconds", justify="right")
+
+    def row(name: str, scores: Scores, bits: int, seconds: float, alpha: float | None) -> None:
+        cells = [f"{scores[split][m]:.4f}" for split in results.dev for m in results.metrics]
+        if results.selection == "holdout":
+            cells.append(f"{scores['selection'][results.metrics[0]]:.4f}")
+        table.add_row(
+            name,
+            *cells,
+            "" if alpha is None else f"{alpha:.3f}",
+            f"{bits / 8e6:.2f}",
+            f"{teacher.bits / bits:.1f}x",
+            f"{seconds:.0f}",
+        )
+
+    for model in results.stages.values():
+        if model.name != "split":  # the same function as the ternary model
+            row(model.name, model.scores, model.bits, model.seconds, None)
+    table.add_section()
+    for model in results.members:
+        row(f"member {model.name}", model.scores, model.bits, model.seconds, model.alpha)
+    table.add_section()
+    members = results.members
+    row(
+        f"ensemble of {len(members)}",
+        results.scores,
+        sum(member.bits for member in members),
+        sum(model.seconds for model in (*results.stages.values(), *members)),
+        None,
+    )
+    console.print(table)
+    if results.selection == "dev":
+        console.print("selection: dev: epochs and alphas were chosen on the reported split")
+    if results.note:
+        console.print(results.note)
+
+
+def draw(results: Results, path: Path) -> None:
+    """A picture of the scores: ensembles of 1, 2, ... members, each member, and the models before."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    count = range(1, len(results.members) + 1)
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for name, style in (("teacher", "-"), ("half", "--"), ("ternary", ":")):
+        level = results.headline(results.stages[name].scores)
+        axes.axhline(level, color="0.4", linestyle=style, linewidth=1, label=name)
+    members = [results.headline(member.scores) for member in results.members]
+    axes.plot(count, members, "o", color="tab:orange", label="each binary member")
+    ensemble = [results.headline(scores) for scores in results.staged]
+    axes.plot(count, ensemble, "o-", color="tab:blue", label="ensemble so far")
+    axes.set(
+        xlabel="members",
+        ylabel=f"{results.dev[0].replace('_', ' ')} {results.metrics[0]}",
+        title=f"{results.task}, seed {results.seed}",
+        xticks=list(count),
+    )
+    axes.legend(loc="best", fontsize="small")
+    FigureCanvasAgg(figure).print_png(str(path))
+
+
+def to_json(value: dict[str, Any], indent: int | None = None) -> str:
+    """Strict JSON, keys in the order given."""
+    return json.dumps(value, indent=indent, allow_nan=False)

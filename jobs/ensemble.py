@@ -1,0 +1,62 @@
+"""Train and evaluate an ensemble of binary BERTs; `python jobs/ensemble.py --help` tells more."""
+
+from __future__ import annotations
+
+import sys
+
+from bebert_ray.cli import parse_arguments, run_job
+
+DESCRIPTION = """\
+Train an ensemble of binary BERTs on a GLUE task, or on your own data, and evaluate it.
+
+Runs on this machine, or on the cluster that submitted it as a Ray job. Everything is kept in the
+run directory (`output`): give the same command again, and what is complete there is not redone.
+The last line of stdout is one JSON object with the figures.
+exit code: 0 done, 1 the run failed, 2 something in the input is wrong"""
+
+EXAMPLES = """\
+  python jobs/ensemble.py --config configs/quickstart.yaml
+  python jobs/ensemble.py --config configs/mrpc.yaml data.path=GLUE ensemble.members=2
+  python jobs/ensemble.py task=custom data.path=reviews.csv data.text_columns=[review] \\
+      data.label_column=stars
+  ray job submit --working-dir . -- python jobs/ensemble.py --config configs/mrpc.yaml \\
+      data.path=/shared/glue output=/shared/runs/mrpc"""
+
+
+def main() -> None:
+    """Check the input, show the plan, do the work, show the results."""
+    config, flags = parse_arguments(DESCRIPTION, EXAMPLES)
+
+    # Only now: --help and a mistyped key should not wait for torch and Ray.
+    from rich.console import Console
+
+    from bebert_ray.config import to_yaml
+    from bebert_ray.ensemble.cluster import allot, connected
+    from bebert_ray.ensemble.driver import make_plan, run
+    from bebert_ray.ensemble.prepare import prepare
+    from bebert_ray.progress import Board
+    from bebert_ray.report import draw, print_plan, print_table, to_json
+    from bebert_ray.storage import lock, write_atomic
+
+    console = Console(soft_wrap=True)
+    prepared = prepare(config)
+    console.print(to_yaml(config), highlight=False, markup=False)
+    with connected(config.resources) as nodes:
+        allotments = allot(config, nodes)
+        print_plan(make_plan(prepared), allotments, nodes, prepared.directory, console)
+        if flags.dry_run:
+            return
+        with lock(prepared.directory), Board(prepared.directory) as board:
+            results = run(prepared, allotments, board)
+    directory = prepared.directory
+    write_atomic(directory / "results.json", to_json(results.everything(), indent=2))
+    draw(results, directory / "scores.png")
+    print_table(results, console)
+    console.print(
+        f"all figures: {directory / 'results.json'}, a picture: {directory / 'scores.png'}"
+    )
+    print(to_json(results.summary()), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(main))
