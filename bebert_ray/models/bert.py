@@ -122,29 +122,37 @@ def load_encoder(
     return model
 
 
-def build(config: BertConfig) -> BertForSequenceClassification:
-    """A model of the shape that `config` tells (width, weights, activation_bits), its weights untrained."""
+def build(config: BertConfig, weights: dict[str, Tensor]) -> BertForSequenceClassification:
+    """A model of the shape that `config` tells (width, weights, activation_bits), with `weights`.
+
+    Args:
+        config: with the attributes that `narrow_`, `ternarize_` and `split_` leave in it.
+        weights: the tensors of such a model by name; the model takes them over.
+    """
     config._attn_implementation = ATTENTION
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # the initial weights are overwritten: leave the generator alone
+    kind = config.weights
+    with torch.device("meta"):  # only the shapes: no weights are made just to be replaced
         model = BertForSequenceClassification(config)
-    model.bert.embeddings.word_embeddings.sparse = True
-    if config.width < 1:
-        narrow_(model, config.width)
-    if config.weights in ("ternary", "binary"):
-        weights = config.weights
-        ternarize_(model, config.activation_bits)
-        if weights == "binary":
+        model.bert.embeddings.word_embeddings.sparse = True
+        if config.width < 1:
+            narrow_(model, config.width)
+        if kind != "full":
+            ternarize_(model, config.activation_bits)
+        if kind == "binary":
             split_(model)
+    model.load_state_dict(weights, assign=True)
+    model.requires_grad_(True)
+    # The two buffers that are not in the state dict.
+    positions = torch.arange(config.max_position_embeddings)[None]
+    model.bert.embeddings.position_ids = positions
+    model.bert.embeddings.token_type_ids = torch.zeros_like(positions)
     return model
 
 
 def copy_of(model: BertForSequenceClassification) -> BertForSequenceClassification:
-    """An independent model of the same shape with the same weights."""
-    twin = build(BertConfig.from_dict(model.config.to_dict()))
-    twin.load_state_dict(model.state_dict())
-    return twin
+    """An independent model of the same shape with the same weights, on the CPU."""
+    weights = {name: tensor.cpu().clone() for name, tensor in model.state_dict().items()}
+    return build(BertConfig.from_dict(model.config.to_dict()), weights)
 
 
 def without_dropout(model: BertForSequenceClassification) -> BertForSequenceClassification:
@@ -168,9 +176,7 @@ def save_model(model: BertForSequenceClassification, directory: Path) -> None:
 def load_model(directory: Path) -> BertForSequenceClassification:
     """Read what `save_model` wrote."""
     config = BertConfig.from_dict(json.loads((directory / "config.json").read_text()))
-    model = build(config)
-    model.load_state_dict(load_weights(directory))
-    return model
+    return build(config, load_weights(directory))
 
 
 def load_weights(directory: Path) -> dict[str, Tensor]:

@@ -110,16 +110,11 @@ def fit(
         recent: list[Tensor] = []
         for index in epoch_batches(columns.lengths, settings.batch_size, rng, sample_weight):
             batch = to_device(collate(columns, index), device)
-            with autocast(device, settings.precision):
-                value = loss(batch)
-            value.backward()
-            clip_gradients_(model, settings.max_grad_norm)
-            for optimizer, schedule in zip(optimizers, schedules, strict=True):
-                optimizer.step()
-                optimizer.zero_grad()
+            value = train_step(model, loss, batch, optimizers, settings)
+            for schedule in schedules:
                 schedule.step()
             step += 1
-            recent.append(value.detach())
+            recent.append(value)
             if time.monotonic() - last_report > REPORT_EVERY:
                 last_report = time.monotonic()
                 report(
@@ -144,6 +139,24 @@ def fit(
         model.load_state_dict(best_weights)
     model.eval()
     return best_score
+
+
+def train_step(
+    model: nn.Module,
+    loss: Loss,
+    batch: Batch,
+    optimizers: list[torch.optim.Optimizer],
+    settings: FitSettings,
+) -> Tensor:
+    """One step: forward, backward, clip, update. Returns the loss, []."""
+    with autocast(device_of(model), settings.precision):
+        value = loss(batch)
+    value.backward()
+    clip_gradients_(model, settings.max_grad_norm)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+    return value.detach()
 
 
 @torch.no_grad()
