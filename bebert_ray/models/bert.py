@@ -1,4 +1,4 @@
-"""BERT checkpoints in and out: the encoder one starts from, and the models that the stages make of it."""
+"""BERT checkpoints in and out: the encoder to start from, and the models that stages make of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -43,7 +44,8 @@ def find_checkpoint(model: str) -> Checkpoint:
     """Resolve `model` (`bundled`, a directory, or a hub name) to a verified directory.
 
     Raises:
-        UserError: nothing there, not a BERT, files missing, a wrong hash, or a hub that does not answer.
+        UserError: nothing there, not a BERT, files missing, a wrong hash, or a hub that does not
+            answer.
     """
     if model == BUNDLED:
         path = _bundled()
@@ -64,8 +66,8 @@ def find_checkpoint(model: str) -> Checkpoint:
     digest = _sha256(weights[0])
     if model == BUNDLED and digest != BUNDLED_SHA256:
         raise UserError(
-            f"model: the bundled weights {weights[0]} have SHA-256 {digest}, expected {BUNDLED_SHA256}; "
-            f"reinstall the package {BUNDLED_PACKAGE.replace('_', '-')}"
+            f"model: the bundled weights {weights[0]} have SHA-256 {digest}, "
+            f"expected {BUNDLED_SHA256}; reinstall the package {BUNDLED_PACKAGE.replace('_', '-')}"
         )
     return Checkpoint(
         path, hashlib.sha256((digest + _sha256(path / "config.json")).encode()).hexdigest()
@@ -89,13 +91,13 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
 def load_encoder(
     checkpoint: Checkpoint, num_labels: int, dropout: float
 ) -> BertForSequenceClassification:
-    """The checkpoint's encoder with a new classifier, in float32 (the classifier uses torch's global generator).
+    """The checkpoint's encoder in float32 with a new classifier, drawn from torch's generator.
 
     Raises:
         UserError: the weights are damaged or are not those of a BERT encoder.
     """
     try:
-        model, report = BertForSequenceClassification.from_pretrained(
+        loaded: Any = BertForSequenceClassification.from_pretrained(
             checkpoint.path,
             num_labels=num_labels,
             hidden_dropout_prob=dropout,
@@ -109,14 +111,15 @@ def load_encoder(
         raise UserError(
             f"model: the weights in {checkpoint.path} cannot be read: {error}"
         ) from error
+    model, report = loaded
     new = ("classifier.", "bert.pooler.")  # a masked-language model comes without a pooler
     missing = [name for name in report["missing_keys"] if not name.startswith(new)]
     if missing:
         raise UserError(
-            f"model: {checkpoint.path} is not a complete BERT encoder: {len(missing)} tensors are missing, "
-            f"the first is {sorted(missing)[0]}"
+            f"model: {checkpoint.path} is not a complete BERT encoder: {len(missing)} tensors are "
+            f"missing, the first is {min(missing)}; save it again with save_pretrained"
         )
-    # The word embeddings feel only the tokens of the batch: sparse gradients spare the optimizer the other rows.
+    # A batch moves only the rows of its tokens: sparse gradients spare the optimizer the others.
     model.bert.embeddings.word_embeddings.sparse = True
     model.config.width, model.config.weights, model.config.activation_bits = 1.0, "full", None
     return model
@@ -143,9 +146,9 @@ def build(config: BertConfig, weights: dict[str, Tensor]) -> BertForSequenceClas
     model.load_state_dict(weights, assign=True)
     model.requires_grad_(True)
     # The two buffers that are not in the state dict.
-    positions = torch.arange(config.max_position_embeddings)[None]
-    model.bert.embeddings.position_ids = positions
-    model.bert.embeddings.token_type_ids = torch.zeros_like(positions)
+    embeddings: Any = model.bert.embeddings
+    embeddings.position_ids = torch.arange(config.max_position_embeddings)[None]
+    embeddings.token_type_ids = torch.zeros_like(embeddings.position_ids)
     return model
 
 
@@ -156,7 +159,7 @@ def copy_of(model: BertForSequenceClassification) -> BertForSequenceClassificati
 
 
 def without_dropout(model: BertForSequenceClassification) -> BertForSequenceClassification:
-    """Switch off every dropout of `model`, in place: distillation and weak quantized models do without."""
+    """Switch off every dropout of `model`, in place: quantized models are weak enough without."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -226,7 +229,8 @@ def _check_config(path: Path) -> None:
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind != "bert":
         raise UserError(
-            f"model: {path} holds a model of type {kind!r}; only BERT architectures can be binarized here"
+            f"model: {path} holds a model of type {kind!r}; only BERT can be binarized here, "
+            "give a checkpoint whose model_type is 'bert'"
         )
 
 

@@ -1,6 +1,8 @@
-"""From full precision to ternary, and from ternary to two binary halves (ternary weight splitting, TWS)."""
+"""From full precision to ternary, and on to two binary halves (ternary weight splitting)."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,14 +17,14 @@ from bebert_ray.quant.layers import SplitEmbedding, SplitLinear, TernaryEmbeddin
 def ternarize_(model: BertForSequenceClassification, activation_bits: int) -> None:
     """Give the model ternary weights and word embeddings and quantized activations, in place.
 
-    The classifier, the position and token-type embeddings and LayerNorm stay in full precision. Below 8 bits
-    the FFN turns to ReLU, whose outputs four bits can hold (BinaryBERT, section 4.1).
+    The classifier, the position and token-type embeddings and LayerNorm stay in full precision.
+    Below 8 bits the FFN turns to ReLU, whose outputs four bits can hold (BinaryBERT, section 4.1).
 
     Args:
         model: a BERT with unquantized layers; its weights become the latent weights.
         activation_bits: width of every activation that enters a matrix product.
     """
-    bert = model.bert
+    bert: Any = model.bert
     bert.embeddings.word_embeddings = TernaryEmbedding(bert.embeddings.word_embeddings)
     for layer in bert.encoder.layer:
         attention = layer.attention.self
@@ -41,7 +43,7 @@ def ternarize_(model: BertForSequenceClassification, activation_bits: int) -> No
 
 @torch.no_grad()
 def split_(model: BertForSequenceClassification) -> None:
-    """Split every ternary layer into two binary halves, in place; the model computes the same function."""
+    """Split every ternary layer into two binary halves, in place; the function stays the same."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, TernaryLinear):
@@ -59,10 +61,12 @@ def split_weight(weight: Tensor, per_row: bool = False) -> tuple[Tensor, Tensor]
 
     With I the kept weights, J the dropped positive and K the other dropped ones, n of them in all:
 
-    * ``w1 = a w, w2 = (1 - a) w`` on I; ``w1 = b + w, w2 = -b`` on J; ``w1 = b, w2 = -b + w`` on K;
-    * ``a = (S_I + S_K - S_J) / 2 S_I`` and ``b = (n / |I| S_I - S_all) / 2 (|J| + |K|)``, S_X the sum of |w| over X.
+    * ``w1 = a w, w2 = (1 - a) w`` on I; ``w1 = b + w, w2 = -b`` on J;
+      ``w1 = b, w2 = -b + w`` on K;
+    * ``a = (S_I + S_K - S_J) / 2 S_I`` and ``b = (n / |I| S_I - S_all) / 2 (|J| + |K|)``,
+      S_X the sum of |w| over X.
 
-    Both halves then have the mean magnitude alpha / 2, equal signs on I and opposite ones elsewhere.
+    Both halves then have the mean magnitude alpha / 2, equal signs on I, opposite ones elsewhere.
 
     Args:
         weight: latent ternary weight, [rows, columns].
@@ -88,12 +92,13 @@ def split_weight(weight: Tensor, per_row: bool = False) -> tuple[Tensor, Tensor]
     )
     first = torch.where(mask, a * rows, torch.where(positive, b + rows, b))
     second = torch.where(mask, (1 - a) * rows, torch.where(positive, -b, rows - b))
-    return tuple(_with_scale(half, alpha / 2, weight) for half in (first, second))
+    return _with_scale(first, alpha / 2, weight), _with_scale(second, alpha / 2, weight)
 
 
 def _with_scale(half: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
-    # Rounding the latents to float32 can move their mean magnitude off alpha / 2 by one last bit. What is missing
-    # goes to the largest of them, and the split model's weights equal the ternary ones to the last bit.
+    # Rounding the latents to float32 can move their mean magnitude off alpha / 2 by one last bit.
+    # What is missing goes to the largest of them, and the split model's weights equal the ternary
+    # ones to the last bit.
     half = half.to(weight.dtype)
     missing = scale * half.shape[1] - half.abs().sum(1, keepdim=True, dtype=torch.float64)
     largest = half.abs().argmax(1, keepdim=True)

@@ -1,9 +1,10 @@
-"""Narrower BERT: keep the most important attention heads and FFN neurons of every layer (DynaBERT)."""
+"""Narrower BERT: keep the most important heads and FFN neurons of every layer (DynaBERT)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +25,10 @@ def kept_count(total: int, width: float) -> int:
 
 
 def importance(model: BertForSequenceClassification, losses: Iterable[Tensor]) -> Importance:
-    """Importance of heads and neurons, ``sum over batches of |dL/dm|`` for a mask m on their outputs.
+    """Rank heads and neurons by ``sum over batches of |dL/dm|``, m a mask on their outputs.
 
-    A mask on an input of a linear map has the gradient ``dL/dm_j = sum_i W_ij dL/dW_ij``, so that the weight
-    gradients are all that is needed.
+    A mask on an input of a linear map has the gradient ``dL/dm_j = sum_i W_ij dL/dW_ij``, so that
+    the weight gradients are all that is needed.
 
     Args:
         model: a BERT with unquantized layers.
@@ -35,7 +36,7 @@ def importance(model: BertForSequenceClassification, losses: Iterable[Tensor]) -
 
     Source: DynaBERT (Hou et al., 2020), section 2.1; head masks after Michel et al., 2019.
     """
-    layers = model.bert.encoder.layer
+    layers: Any = model.bert.encoder.layer
     heads = [torch.zeros(layer.attention.self.num_attention_heads) for layer in layers]
     neurons = [torch.zeros(layer.intermediate.dense.out_features) for layer in layers]
     for loss in losses:
@@ -52,18 +53,22 @@ def importance(model: BertForSequenceClassification, losses: Iterable[Tensor]) -
 def narrow_(
     model: BertForSequenceClassification, width: float, importance: Importance | None = None
 ) -> None:
-    """Keep the best `width` of the heads and FFN neurons of every layer, in place; head size is unchanged.
+    """Keep the best `width` of the heads and FFN neurons of every layer, in place.
+
+    The head size does not change.
 
     Args:
         model: a BERT with unquantized layers.
         width: fraction to keep, 0 < width <= 1.
-        importance: what to rank by; None keeps the first ones (to rebuild the shape of a saved model).
+        importance: what to rank by; None keeps the first ones (to rebuild the shape of a saved
+            model).
     """
-    for i, layer in enumerate(model.bert.encoder.layer):
+    layers: Any = model.bert.encoder.layer
+    for i, layer in enumerate(layers):
         attention = layer.attention.self
         head_size = attention.attention_head_size
         count = kept_count(attention.num_attention_heads, width)
-        heads = _best(count, importance and importance.heads[i])
+        heads = _best(count, importance.heads[i] if importance else None)
         columns = (heads[:, None] * head_size + torch.arange(head_size)).flatten()
         for projection in (attention.query, attention.key, attention.value):
             _keep_outputs_(projection, columns)
@@ -72,14 +77,16 @@ def narrow_(
         attention.all_head_size = count * head_size
 
         total = layer.intermediate.dense.out_features
-        neurons = _best(kept_count(total, width), importance and importance.neurons[i])
+        count = kept_count(total, width)
+        neurons = _best(count, importance.neurons[i] if importance else None)
         _keep_outputs_(layer.intermediate.dense, neurons)
         _keep_inputs_(layer.output.dense, neurons)
     model.config.width = width
 
 
 def _mask_gradient(linear: nn.Linear) -> Tensor:
-    return (linear.weight * linear.weight.grad).detach().sum(0)
+    weight: Any = linear.weight
+    return (weight * weight.grad).detach().sum(0)
 
 
 def _best(count: int, score: Tensor | None) -> Tensor:

@@ -1,7 +1,7 @@
-"""Attention that quantizes Q, K, V and the probabilities, and hands out the raw scores for distillation.
+"""Attention on quantized Q, K, V and probabilities, which hands out its scores for distillation.
 
-Registered with transformers under `ATTENTION`, so that its own BERT calls it; without quantizers on the
-module it is plain eager attention.
+Registered with transformers under `ATTENTION`, so that its own BERT calls it; without quantizers on
+the module it is plain eager attention.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ATTENTION = "bebert_scores"
 
 
 class AttentionQuantizers(nn.Module):
-    """The four quantizers of one attention module: three symmetric, the probabilities never negative."""
+    """The four quantizers of an attention module; probabilities are never negative."""
 
     def __init__(self, activation_bits: int):
         super().__init__()
@@ -40,7 +40,8 @@ def scores_attention(
     """``softmax(Q K^T * scaling + mask) V`` on quantized operands.
 
     Args:
-        module: BERT's self-attention; its optional attribute `quantizers` is an `AttentionQuantizers`.
+        module: BERT's self-attention; an attribute `quantizers`, if there, is an
+            `AttentionQuantizers`.
         query: [batch, heads, tokens, head_size], as are `key` and `value`.
         key: see `query`.
         value: see `query`.

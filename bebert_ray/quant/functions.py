@@ -1,12 +1,14 @@
-"""Quantizers as differentiable functions: each states its forward formula, its gradient and its source.
+"""Quantizers as differentiable functions: each states its forward, its gradient and its source.
 
-All are *fake* quantizers: they return floats that take only as many distinct values as the bit width allows,
-and pass a surrogate gradient to the latent full-precision input (straight-through estimation).
+All are *fake* quantizers: they return floats that take only as many distinct values as the bit
+width allows, and pass a surrogate gradient to the latent full-precision input (straight-through
+estimation).
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,28 +30,30 @@ def _mean_magnitude(weight: Tensor, per_row: bool) -> Tensor:
 
 class _Binarize(Function):
     @staticmethod
-    def forward(ctx, weight: Tensor, per_row: bool) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, per_row: bool) -> Tensor:
         return weight.sign().mul_(_mean_magnitude(weight, per_row))
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None
 
 
 class _Ternarize(Function):
     @staticmethod
-    def forward(ctx, weight: Tensor, per_row: bool) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, per_row: bool) -> Tensor:
         kept = ternary_mask(weight, per_row)
         return weight.sign().mul_(kept).mul_(ternary_scale(weight, kept, per_row))
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None
 
 
 class _Uniform(Function):
     @staticmethod
-    def forward(ctx, x: Tensor, clip: Tensor, bits: int, symmetric: bool, per_row: bool) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, clip: Tensor, bits: int, symmetric: bool, per_row: bool
+    ) -> Tensor:
         low, high = clip.tolist()
         ctx.save_for_backward(x)
         ctx.clip = low, high
@@ -70,7 +74,7 @@ class _Uniform(Function):
         return unit.mul_(span).add_(bottom)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         (x,) = ctx.saved_tensors
         low, high = ctx.clip
         grad_x = _where_strictly_inside(grad, x, low, high)
@@ -83,7 +87,7 @@ class _Uniform(Function):
 class _Lsq(Function):
     @staticmethod
     def forward(
-        ctx, x: Tensor, step: Tensor, bits: int, symmetric: bool, offset: Tensor | None
+        ctx: Any, x: Tensor, step: Tensor, bits: int, symmetric: bool, offset: Tensor | None
     ) -> Tensor:
         lowest, highest = lsq_range(bits, symmetric)
         step = step.clamp(min=MIN_STEP).to(x.dtype)
@@ -94,17 +98,17 @@ class _Lsq(Function):
         return level * step if offset is None else (level * step).add_(offset)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         scaled, level = ctx.saved_tensors
         lowest, highest = ctx.range
         grad_x = _where_strictly_inside(grad, scaled, lowest - MARGIN, highest + MARGIN)
-        # Inside the range d(out)/d(step) = round(v) - v, outside it is the bound: level - v * inside.
+        # d(out)/d(step) is round(v) - v inside the range, the bound outside: level - v * inside.
         total = _dot(level, grad) - _dot(scaled, grad_x)
         return grad_x, total / math.sqrt(grad.numel() * highest), None, None, None
 
 
 def _where_strictly_inside(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:
-    # The backward of hardtanh: one pass, where masks of comparisons take four and ten times as long.
+    # The backward of hardtanh: one pass. Masks of comparisons take four, and ten times as long.
     return torch.ops.aten.hardtanh_backward(grad, x, low, high)
 
 
@@ -135,15 +139,17 @@ def binarize(weight: Tensor, per_row: bool = False) -> Tensor:
         weight: latent weights, [rows, columns].
         per_row: one scale for each row (embeddings) instead of one for the tensor.
 
-    Source: Rastegari et al., XNOR-Net, 2016, eq. 6; scale per tensor as in BinaryBERT (Bai et al., 2021).
+    Source: Rastegari et al., XNOR-Net, 2016, eq. 6; scale per tensor as in BinaryBERT (Bai et al.,
+    2021).
     """
     return _Binarize.apply(weight, per_row)
 
 
 def ternarize(weight: Tensor, per_row: bool = False) -> Tensor:
-    """Ternary Weight Network: ``alpha * sign(w) * [|w| > 0.7 mean|w|]``, ``alpha`` the mean of the kept |w|.
+    """Ternary Weight Network: ``alpha * sign(w) * [|w| > 0.7 mean|w|]``.
 
-    The gradient passes straight through. Arguments as for `binarize`.
+    ``alpha`` is the mean of the kept |w|; the gradient passes straight through. Arguments as for
+    `binarize`.
 
     Source: Li et al., Ternary Weight Networks, 2016, eq. 5 and 6.
     """
@@ -158,16 +164,16 @@ def uniform(x: Tensor, clip: Tensor, bits: int, symmetric: bool, per_row: bool =
     * symmetric: ``round(c * s) / s`` with ``s = (2^(bits-1) - 1) / max|c|``;
     * asymmetric: ``round((c - min c) / (max c - min c) * (2^bits - 1))``, mapped back.
 
-    Gradients: 1 strictly inside the interval, 0 outside; each clip bound receives the gradient of the values at
-    or beyond it.
+    Gradients: 1 strictly inside the interval, 0 outside; each clip bound receives the gradient of
+    the values at or beyond it.
 
     Args:
         x: activations, [..., features].
         clip: the two bounds, [2].
         bits: width of one value.
         symmetric: whether zero is the middle of the range.
-        per_row: take the extremes over the last axis (a token keeps its own scale, so that nothing else in
-            the batch changes its value) instead of over the tensor.
+        per_row: take the extremes over the last axis (a token keeps its own scale, so that nothing
+            else in the batch changes its value) instead of over the tensor.
 
     Source: Zafrir et al., Q8BERT, 2019; clip gradient of PACT (Choi et al., 2018, eq. 2).
     """
@@ -180,7 +186,7 @@ def lsq_range(bits: int, symmetric: bool) -> tuple[int, int]:
 
 
 def lsq_initial_step(x: Tensor, bits: int, symmetric: bool) -> Tensor:
-    """The step that LSQ starts from: ``2 mean|x| / sqrt(Q)``, or ``4 mean|x| / sqrt(Q)`` when asymmetric."""
+    """The step that LSQ starts from: ``2 mean|x| / sqrt(Qp)``, twice that when asymmetric."""
     _, highest = lsq_range(bits, symmetric)
     return (2 if symmetric else 4) * x.detach().float().abs().mean() / math.sqrt(highest)
 
@@ -190,15 +196,16 @@ def lsq(
 ) -> Tensor:
     """Learned step size quantization: ``clamp(round((x - o) / step), Qn, Qp) * step + o``.
 
-    Gradients, with v = (x - o) / step: 1 inside the range and 0 outside for `x`; for `step` the sum of
-    ``round(v) - v`` inside and the bound outside, scaled by ``1 / sqrt(numel * Qp)``.
+    Gradients, with v = (x - o) / step: 1 inside the range and 0 outside for `x`; for `step` the sum
+    of ``round(v) - v`` inside and the bound outside, scaled by ``1 / sqrt(numel * Qp)``.
 
     Args:
         x: activations, any shape.
         step: size of one level, [].
         bits: width of one value.
-        symmetric: levels -2^(bits-1) .. 2^(bits-1)-1 around zero, else 0 .. 2^bits-1 above `offset`.
-        offset: the value of level 0, [] (the published asymmetric quantizer takes the smallest x); None for 0.
+        symmetric: levels Qn .. Qp are -2^(bits-1) .. 2^(bits-1)-1, else 0 .. 2^bits-1.
+        offset: the value of level 0, [] (the published asymmetric quantizer takes the smallest x);
+            None for 0.
 
     Source: Esser et al., Learned Step Size Quantization, 2020, eq. 1 to 3.
     """

@@ -1,6 +1,7 @@
 """Linear and embedding layers with ternary or split binary weights.
 
-`Ternary*` hold one latent weight; `Split*` hold the two latent halves that ternary weight splitting makes of it.
+`Ternary*` hold one latent weight; `Split*` hold the two latent halves that ternary weight splitting
+makes of it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class TernaryLinear(nn.Module):
 class SplitLinear(nn.Module):
     """``quantize(x) @ (binarize(weight_1) + binarize(weight_2)).T + bias``.
 
-    The halves share the input quantizer and the bias, so that one matrix product on the sum does the work of two.
+    The halves share the input quantizer and the bias, so that one matrix product on the sum does
+    the work of two.
     """
 
     def __init__(self, ternary: TernaryLinear, halves: tuple[Tensor, Tensor]):
@@ -47,7 +49,7 @@ class SplitLinear(nn.Module):
 
 
 class TernaryEmbedding(nn.Module):
-    """Rows of the table, ternarized after the look-up with a scale per row: ids [...] to [..., features]."""
+    """Rows ternarized after the look-up, each with its own scale: ids [...] to [..., features]."""
 
     def __init__(self, embedding: nn.Embedding):
         super().__init__()

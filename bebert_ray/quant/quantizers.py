@@ -1,4 +1,4 @@
-"""Activation quantizers as modules: a function of `functions` plus its learned parameter and its bit width."""
+"""Activation quantizers as modules: a function with its bit width and its learned parameter."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class UniformQuantizer(nn.Module):
 class LsqQuantizer(nn.Module):
     """`functions.lsq` with a learned step [].
 
-    `calibrate_` sets the step from data before training. An asymmetric one is for inputs that are never
-    negative (ReLU outputs, probabilities): its level 0 is zero.
+    `calibrate_` sets the step from data before training. An asymmetric one is for inputs that are
+    never negative (ReLU outputs, probabilities): its level 0 is zero.
     """
 
     def __init__(self, bits: int, symmetric: bool = True):
@@ -56,7 +56,7 @@ class LsqQuantizer(nn.Module):
 
 
 def activation_quantizer(bits: int, symmetric: bool = True) -> nn.Module:
-    """The quantizer of an activation width: uniform at 8 bits, LSQ below (BinaryBERT, section 4.1)."""
+    """A quantizer for `bits`: uniform from 8 on, LSQ below (BinaryBERT, section 4.1)."""
     return UniformQuantizer(bits, symmetric) if bits >= 8 else LsqQuantizer(bits, symmetric)
 
 
@@ -71,7 +71,7 @@ def calibrate_(model: nn.Module, batch: dict[str, Tensor]) -> None:
     if not quantizers:
         return
 
-    def initialize(quantizer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def initialize(quantizer: LsqQuantizer, inputs: tuple[Tensor, ...]) -> None:
         quantizer.initialize_(inputs[0])
 
     hooks = [quantizer.register_forward_pre_hook(initialize) for quantizer in quantizers]

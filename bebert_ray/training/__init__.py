@@ -1,1 +1,1 @@
-"""The training loop, its losses, and the stages that lead from an encoder to the shared binary checkpoint."""
+"""The training loop, its losses, and the stages from an encoder to a binary model."""

@@ -1,11 +1,12 @@
-"""The only training loop: mini-batches by example index, mixed precision, two optimizers, the best epoch kept."""
+"""The only training loop: batches by example index, mixed precision, the best epoch kept."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +62,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Matrix products in bfloat16 when `precision` is bf16; everything else, and all else, in float32."""
+    """Matrix products in bfloat16 if `precision` is bf16; all else in float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
@@ -78,14 +79,15 @@ def fit(
     """Train `model` in place.
 
     Args:
-        model: what `loss` computes with; left in evaluation mode, with the weights of its best epoch.
+        model: what `loss` computes with; left in evaluation mode, with the weights of its best
+            epoch.
         columns: the training examples; a batch's `index` are their rows.
         loss: from a batch to a scalar.
         settings: epochs, rates, seed.
-        sample_weight: [n] sums to 1; each epoch then draws n examples with these probabilities instead of every
-            example once. None: every example once.
-        score: measured at the end of each epoch, higher is better; the weights of the best epoch are kept (the
-            earliest of equals). None keeps the last.
+        sample_weight: [n] sums to 1; each epoch then draws n examples with these probabilities.
+            None: every example once.
+        score: measured at the end of each epoch, higher is better; the weights of the best epoch
+            are kept (the earliest of equals). None keeps the last.
         report: called every few seconds and at the end of each epoch.
 
     Returns:
@@ -125,7 +127,7 @@ def fit(
         if score is not None:
             model.eval()
             reached = score()
-            progress = Progress(**(vars(progress) | {"score": reached}))
+            progress = replace(progress, score=reached)
             if best_score is None or reached > best_score:
                 best_score = reached
                 if epoch + 1 < settings.epochs:  # the last epoch's weights are in the model
@@ -160,7 +162,7 @@ def train_step(
 
 
 @torch.no_grad()
-def predict(model: nn.Module, columns: Columns, batch_size: int = 128) -> np.ndarray:
+def predict(model: Any, columns: Columns, batch_size: int = 128) -> np.ndarray:
     """Logits [n, K] of every example, in dataset order, in float32 and without dropout."""
     model.eval()
     device = device_of(model)
@@ -174,9 +176,9 @@ def predict(model: nn.Module, columns: Columns, batch_size: int = 128) -> np.nda
 def make_optimizers(model: nn.Module, settings: FitSettings) -> list[torch.optim.Optimizer]:
     """AdamW for the dense parameters, SparseAdam for the word embeddings.
 
-    Of a 30,000-row table a batch touches some hundred rows: the sparse optimizer moves only these (lazy Adam),
-    which saves a third of a step. Biases, LayerNorm and quantizer parameters do not decay, the latter have
-    their own learning rate.
+    Of a 30,000-row table a batch touches some hundred rows: the sparse optimizer moves only these
+    (lazy Adam), which saves a third of a step. Biases, LayerNorm and quantizer parameters do not
+    decay, the latter have their own learning rate.
     """
     quantizer_parameters = {
         id(parameter)
@@ -184,7 +186,10 @@ def make_optimizers(model: nn.Module, settings: FitSettings) -> list[torch.optim
         if isinstance(module, LsqQuantizer | UniformQuantizer)
         for parameter in module.parameters()
     }
-    decayed, plain, quantizers, tables = [], [], [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    quantizers: list[nn.Parameter] = []
+    tables: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if "word_embeddings" in name:
             tables.append(parameter)
@@ -194,21 +199,17 @@ def make_optimizers(model: nn.Module, settings: FitSettings) -> list[torch.optim
             decayed.append(parameter)
         else:
             plain.append(parameter)
-    dense = torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": settings.weight_decay},
-            {"params": plain},
-            {"params": quantizers, "lr": settings.quantizer_learning_rate},
-        ],
-        lr=settings.learning_rate,
-        weight_decay=0.0,
-        fused=True,
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": plain},
+        {"params": quantizers, "lr": settings.quantizer_learning_rate},
+    ]
+    dense = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=0.0, fused=True)
     return [dense, torch.optim.SparseAdam(tables, lr=settings.learning_rate)]
 
 
 def linear_schedule(steps: int, warmup: float) -> Callable[[int], float]:
-    """Factor of the learning rate: from 0 up over the first `warmup` of the steps, then linearly down to 0."""
+    """Factor of the learning rate: up to 1 over the first `warmup` of the steps, then down to 0."""
     rising = max(1, round(steps * warmup))
 
     def factor(step: int) -> float:
@@ -253,6 +254,6 @@ def _progress(
         step=step,
         steps=settings.epochs * steps_per_epoch,
         loss=loss,
-        learning_rate=schedules[0].get_last_lr()[0],
+        learning_rate=float(schedules[0].get_last_lr()[0]),
         examples_per_second=step * settings.batch_size / (time.monotonic() - started),
     )

@@ -1,12 +1,13 @@
 """Losses of the stages: a loss is a function from a batch to a scalar that closes over its models.
 
-Every loss averages over examples. `sample_weight` [n] (mean 1 over the training set) is looked up by the
-example index that each batch carries, never by position, so no shuffling can misdirect it.
+Every loss averages over examples. `sample_weight` [n] (mean 1 over the training set) is looked up
+by the example index that each batch carries, never by position, so no shuffling can misdirect it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ def task_losses(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def distillation_losses(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """Cross entropy to the teacher's softened distribution times T^2 (Hinton et al., 2015), or squared error.
+    """Cross entropy to the teacher's softened distribution, times T^2, or squared error.
 
     Args:
         logits: the student's, [batch, K].
@@ -48,6 +49,8 @@ def distillation_losses(logits: Tensor, target: Tensor, temperature: float) -> T
 
     Returns:
         [batch].
+
+    Source: Hinton et al., Distilling the Knowledge in a Neural Network, 2015, section 2.
     """
     if logits.shape[1] == 1:
         return (logits - target).square()[:, 0]
@@ -71,7 +74,7 @@ def prediction_loss(
     temperature: float,
     sample_weight: Tensor | None = None,
 ) -> Loss:
-    """Learn the teacher's predictions: `teacher_logits` [n, K], one row for each training example."""
+    """Learn the teacher's predictions: `teacher_logits` [n, K], one row a training example."""
 
     def loss(batch: Batch) -> Tensor:
         logits = model(**inputs_of(batch)).logits.float()
@@ -87,8 +90,10 @@ def hidden_loss(
     attention: bool,
     sample_weight: Tensor | None = None,
 ) -> Loss:
-    """Learn the teacher's inner states: mean squared error of the hidden states of every layer, embeddings included,
-    and of the attention scores before softmax; padding does not count.
+    """Learn the teacher's inner states, layer by layer; padding does not count.
+
+    Mean squared error of the hidden states of every layer, embeddings included, and of the
+    attention scores before softmax.
 
     Args:
         model: the student.
@@ -96,7 +101,8 @@ def hidden_loss(
         attention: whether the scores count too.
         sample_weight: [n], see the module.
 
-    Source: TinyBERT (Jiao et al., 2020), eq. 7 and 8, layer to layer as in TernaryBERT and BinaryBERT.
+    Source: TinyBERT (Jiao et al., 2020), eq. 7 and 8, layer to layer as in TernaryBERT and
+    BinaryBERT.
     """
     teacher.eval()
 
@@ -106,7 +112,7 @@ def hidden_loss(
             target = teacher(**inputs_of(batch), **wanted)
         output = model(**inputs_of(batch), **wanted)
         real = batch["attention_mask"].float()
-        losses = sum(
+        losses: Any = sum(
             _mean_over(real, (ours.float() - theirs.float()).square().mean(-1))
             for ours, theirs in zip(output.hidden_states, target.hidden_states, strict=True)
         )

@@ -95,9 +95,13 @@ class Work:
         """The GPU that this process may use, or the CPU."""
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
+    def place(self, model: Any) -> Model:
+        """Move a model to the device."""
+        return model.to(self.device)
+
     def parent(self, stage: str) -> Model:
         """The model of a finished stage."""
-        return load_model(self.directory / stage).to(self.device)
+        return self.place(load_model(self.directory / stage))
 
     def parent_logits(self, stage: str) -> Tensor:
         """What a finished stage predicts for the training examples, [n, K]."""
@@ -139,9 +143,8 @@ def train_teacher(work: Work) -> Model:
     """Fine-tune the checkpoint on the labels."""
     config, seed = work.config, work.seed("teacher")
     torch.manual_seed(seed)  # the new classifier
-    model = load_encoder(work.checkpoint, work.splits.task.num_labels, config.training.dropout).to(
-        work.device
-    )
+    num_labels = work.splits.task.num_labels
+    model = work.place(load_encoder(work.checkpoint, num_labels, config.training.dropout))
     stage = config.teacher
     settings = work.settings(stage.epochs, stage.learning_rate, stage.batch_size, seed)
     return _fit(work, model, label_loss(model), settings)
@@ -150,7 +153,7 @@ def train_teacher(work: Work) -> Model:
 def train_half(work: Work) -> Model:
     """Keep the teacher's best heads and neurons, and distil its hidden states and predictions."""
     config, teacher = work.config, work.parent("teacher")
-    model = copy_of(teacher).to(work.device)
+    model = work.place(copy_of(teacher))
     if config.width < 1:
         narrow_(model, config.width, importance(teacher, _losses(work, teacher)))
     stage = config.half
@@ -161,11 +164,11 @@ def train_half(work: Work) -> Model:
 
 
 def train_ternary(work: Work) -> Model:
-    """Ternarize the half model and distil it: hidden states and attention first, then predictions."""
+    """Ternarize the half model and distil it: hidden states and attention, then predictions."""
     config, stage, teacher = work.config, work.config.ternary, work.parent("half")
     model = without_dropout(copy_of(teacher))
     ternarize_(model, activation_bits(config.bits))
-    model.to(work.device)
+    work.place(model)
     columns = work.splits.train
     first = collate(columns, np.arange(min(len(columns), CALIBRATION_EXAMPLES)))
     calibrate_(model.eval(), to_device(inputs_of(first), work.device))
@@ -199,7 +202,8 @@ def train_member(work: Work, sample_weight: np.ndarray, member: int) -> Model:
     settings = work.settings(
         stage.epochs, stage.learning_rate, stage.batch_size, work.seed("member", member)
     )
-    draw, weight = sample_weight, None
+    draw: np.ndarray | None = sample_weight
+    weight: Tensor | None = None
     if config.ensemble.sample_weight == "loss":
         weights = torch.from_numpy(sample_weight * len(sample_weight))
         draw, weight = None, weights.float().to(work.device)
