@@ -61,13 +61,16 @@ class _Uniform(Function):
         if symmetric:
             magnitude = clipped.abs()
             top = magnitude.amax(-1, keepdim=True) if per_row else magnitude.amax()
-            # A row of zeros (padding, say) has no scale of its own; any will do.
-            scale = (2 ** (bits - 1) - 1) / top.clamp(min=torch.finfo(x.dtype).tiny)
+            # A row of zeros has no scale of its own; any finite one will do.
+            levels = 2 ** (bits - 1) - 1
+            scale = levels / top.clamp(min=levels * torch.finfo(x.dtype).tiny)
             return clipped.mul_(scale).round_().div_(scale)
         if per_row:
             bottom, top = clipped.amin(-1, keepdim=True), clipped.amax(-1, keepdim=True)
         else:
             bottom, top = clipped.amin(), clipped.amax()
+        # Zero belongs to the range: padding, of probability 0, must not be what brings it in.
+        bottom = bottom.clamp_(max=0)
         levels = 2**bits - 1
         span = top - bottom + 1e-8
         unit = clipped.sub_(bottom).div_(span).mul_(levels).round_().div_(levels)
@@ -162,7 +165,8 @@ def uniform(x: Tensor, clip: Tensor, bits: int, symmetric: bool, per_row: bool =
     With c = clamp(x, clip[0], clip[1]):
 
     * symmetric: ``round(c * s) / s`` with ``s = (2^(bits-1) - 1) / max|c|``;
-    * asymmetric: ``round((c - min c) / (max c - min c) * (2^bits - 1))``, mapped back.
+    * asymmetric: ``round((c - m) / (max c - m) * (2^bits - 1))``, mapped back, with
+      ``m = min(c, 0)``: the range holds zero, so that padding cannot widen it.
 
     Gradients: 1 strictly inside the interval, 0 outside; each clip bound receives the gradient of
     the values at or beyond it.
