@@ -119,6 +119,8 @@ def load_encoder(
             f"model: {checkpoint.path} is not a complete BERT encoder: {len(missing)} tensors are "
             f"missing, the first is {min(missing)}; save it again with save_pretrained"
         )
+    for parameter in model.parameters():
+        parameter.data = _aligned(parameter.data)
     # A batch moves only the rows of its tokens: sparse gradients spare the optimizer the others.
     model.bert.embeddings.word_embeddings.sparse = True
     model.config.width, model.config.weights, model.config.activation_bits = 1.0, "full", None
@@ -184,7 +186,14 @@ def load_model(directory: Path) -> BertForSequenceClassification:
 
 def load_weights(directory: Path) -> dict[str, Tensor]:
     """The tensors of a saved model by name."""
-    return safetensors.torch.load_file(directory / "model.safetensors")
+    tensors = safetensors.torch.load_file(directory / "model.safetensors")
+    return {name: _aligned(tensor) for name, tensor in tensors.items()}
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    # A tensor read from a file lies in it at any offset, and a matrix product may round differently
+    # there. In memory of its own a loaded model gives the same bits as the one that was saved.
+    return tensor.clone()
 
 
 def _bundled() -> Path:
