@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from bebert_ray.data.batches import collate
+from bebert_ray.data.columns import Columns
+from bebert_ray.errors import RunError
+from bebert_ray.models.bert import find_checkpoint, load_encoder
+from bebert_ray.models.split import split_, ternarize_
+from bebert_ray.training.fit import (
+    FitSettings,
+    Progress,
+    clip_gradients_,
+    fit,
+    linear_schedule,
+    make_optimizers,
+    predict,
+)
+from bebert_ray.training.losses import Batch, inputs_of, label_loss, weighted_mean
+
+Examples = Callable[..., Columns]
+MakeBag = Callable[..., Any]
+QUICK = FitSettings(epochs=3, learning_rate=0.05, batch_size=8, precision="fp32")
+
+
+def settings(**changes: Any) -> FitSettings:
+    return FitSettings(**(vars(QUICK) | changes))
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same_bits(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def accuracy(model: nn.Module, columns: Columns) -> float:
+    return float((predict(model, columns).argmax(1) == columns.labels).mean())
+
+
+# --- learning -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_it_learns(bag: MakeBag, examples: Examples, precision: str) -> None:
+    model, train, dev = bag(), examples(256), examples(64, seed=1)
+    before = accuracy(model, dev)
+    best = fit(
+        model,
+        train,
+        label_loss(model),
+        settings(epochs=8, precision=precision),
+        score=lambda: accuracy(model, dev),
+    )
+    assert before < 0.8
+    assert best == accuracy(model, dev) == 1.0
+    assert not model.training
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [([0.1, 0.9, 0.5], 1), ([0.5, 0.5, 0.4], 0), ([0.1, 0.2, 0.3], 2), ([-0.5, -0.9, -0.5], 0)],
+)
+def test_the_best_epoch_is_kept(
+    bag: MakeBag, examples: Examples, scores: list[float], best: int
+) -> None:
+    model, seen = bag(), []
+
+    def score() -> float:
+        assert not model.training
+        seen.append(state(model))
+        return scores[len(seen) - 1]
+
+    assert fit(model, examples(32), label_loss(model), QUICK, score=score) == scores[best]
+    assert len(seen) == 3
+    assert [same_bits(state(model), each) for each in seen] == [i == best for i in range(3)]
+
+
+def test_without_a_score_the_last_epoch_is_kept(bag: MakeBag, examples: Examples) -> None:
+    model, scored = bag(), bag()
+    assert fit(model, examples(32), label_loss(model), QUICK) is None
+    rising = iter(range(3))
+    fit(scored, examples(32), label_loss(scored), QUICK, score=lambda: next(rising))
+    assert same_bits(state(model), state(scored))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_same_seed_gives_the_same_bits(
+    bag: MakeBag, examples: Examples, precision: str
+) -> None:
+    outcomes = []
+    for seed in (7, 7, 8):
+        model = bag(dropout=0.3)
+        torch.manual_seed(len(outcomes))  # what went before must not matter
+        changed = settings(seed=seed, precision=precision)
+        fit(model, examples(32), label_loss(model), changed)
+        outcomes.append(state(model))
+    assert same_bits(outcomes[0], outcomes[1])
+    assert not same_bits(outcomes[0], outcomes[2])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_ends_the_run(
+    bag: MakeBag, examples: Examples, value: float
+) -> None:
+    model = bag()
+    honest = label_loss(model)
+    scored: list[float] = []
+
+    def loss(batch: Batch) -> Tensor:
+        return honest(batch) + torch.where((batch["index"] == 5).any(), value, 0.0)
+
+    with pytest.raises(RunError, match=r"the loss became (nan|inf) at step 4; a lower learning"):
+        fit(model, examples(32), loss, QUICK, score=lambda: scored.append(0.0) or 0.0)
+    assert not scored
+
+
+def test_progress_is_reported(bag: MakeBag, examples: Examples) -> None:
+    model, heard = bag(), list[Progress]()
+    scores = iter([0.25, 0.5, 0.75])
+    loss = label_loss(model)
+    fit(model, examples(33), loss, QUICK, score=lambda: next(scores), report=heard.append)
+    ends = [progress for progress in heard if progress.score is not None]
+    assert [(p.epoch, p.step, p.score) for p in ends] == [(1, 5, 0.25), (2, 10, 0.5), (3, 15, 0.75)]
+    assert {(p.epochs, p.steps) for p in heard} == {(3, 15)}
+    assert all(np.isfinite(p.loss) and p.examples_per_second > 0 for p in heard)
+    assert ends[0].learning_rate > ends[1].learning_rate > ends[2].learning_rate == 0
+
+
+# --- whose weight is whose ----------------------------------------------------------------------
+
+
+def named(n: int) -> Columns:
+    """Columns in which each word of example i is i + 1: an example is known by its content."""
+    lengths = np.random.default_rng(0).integers(1, 20, n)
+    ids = np.repeat(np.arange(1, n + 1, dtype=np.int32), lengths)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    return Columns(ids, np.zeros(len(ids), np.int8), offsets, np.arange(n) % 2)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_no_shuffling_changes_which_example_gets_which_weight(
+    bag: MakeBag, seed: int, batch_size: int
+) -> None:
+    n, model = 50, bag()
+    weight = torch.from_numpy(np.random.default_rng(1).permutation(n) + 1.0)  # all different
+    got: dict[int, Counter[float]] = defaultdict(Counter)
+    orders: set[tuple[int, ...]] = set()
+    order: list[int] = []
+
+    def spy(batch: Batch) -> Tensor:
+        for row, index in enumerate(batch["index"]):
+            words = batch["input_ids"][row][batch["attention_mask"][row] == 1]
+            (example,) = (words - 1).unique().tolist()  # what is really in this row
+            one = weighted_mean(torch.ones(1), {"index": index[None]}, weight)
+            got[example][one.item()] += 1
+            order.append(example)
+        if len(order) == n:
+            orders.add(tuple(order))
+            order.clear()
+        return model(**inputs_of(batch)).logits.mean()
+
+    fit(model, named(n), spy, settings(epochs=4, seed=seed, batch_size=batch_size))
+    assert got == {example: {weight[example].item(): 4} for example in range(n)}
+    assert len(orders) == 4  # they were shuffled, anew in each epoch
+
+
+def test_draws_follow_the_weights_example_by_example(bag: MakeBag) -> None:
+    n, epochs, model = 50, 60, bag()
+    weight = np.arange(n) / np.arange(n).sum()
+    drawn = np.zeros(n)
+
+    def spy(batch: Batch) -> Tensor:
+        examples = batch["input_ids"][:, 0] - 1
+        assert torch.equal(examples, batch["index"])
+        np.add.at(drawn, examples.numpy(), 1)
+        return model(**inputs_of(batch)).logits.mean()
+
+    fit(model, named(n), spy, settings(epochs=epochs), sample_weight=weight)
+    assert drawn.sum() == n * epochs
+    assert drawn[0] == 0
+    expected = weight * n * epochs
+    assert (np.abs(drawn - expected) <= 5 * np.sqrt(expected)).all()
+
+
+@pytest.mark.parametrize("mode", ["resample", "loss"])
+@pytest.mark.parametrize("seed", range(3))
+def test_an_example_of_weight_zero_has_no_influence(
+    bag: MakeBag, examples: Examples, mode: str, seed: int
+) -> None:
+    train = examples(40)
+    rng = np.random.default_rng(seed)
+    weight = rng.random(40) * (rng.random(40) > 0.4)
+    weight /= weight.sum()
+
+    def trained(poisoned: np.ndarray) -> dict[str, Tensor]:
+        labels = np.where(poisoned, 1 - train.labels, train.labels)
+        columns = Columns(train.input_ids, train.token_type_ids, train.offsets, labels)
+        model = bag()
+        in_loss = torch.from_numpy(weight * 40).float() if mode == "loss" else None
+        draw = weight if mode == "resample" else None
+        fit(model, columns, label_loss(model, in_loss), settings(seed=seed), sample_weight=draw)
+        return state(model)
+
+    clean = trained(np.zeros(40, bool))
+    assert same_bits(trained(weight == 0), clean)
+    likeliest = np.arange(40) == weight.argmax()
+    assert not same_bits(trained(likeliest), clean)
+
+
+# --- the parts ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 16, 1000])
+def test_predictions_stand_in_dataset_order(
+    bag: MakeBag, examples: Examples, batch_size: int
+) -> None:
+    model, columns = bag(dropout=0.5).train(), examples(37)
+    logits = predict(model, columns, batch_size)
+    assert logits.shape == (37, 2) and logits.dtype == np.float32
+    for i in range(37):
+        alone = inputs_of(collate(columns, np.array([i])))
+        expected = model(**alone).logits[0].detach().numpy()
+        np.testing.assert_allclose(logits[i], expected, rtol=1e-5, atol=1e-6)
+
+
+class SparseAndDense(nn.Module):
+    def __init__(self, sparse: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = nn.Embedding(10, 4, sparse=sparse)
+        self.linear = nn.Linear(4, 3)
+        self.unused = nn.Parameter(torch.zeros(2))
+
+    def gradients(self, max_norm: float) -> Iterator[Tensor]:
+        ids = torch.tensor([[1, 1, 7], [7, 1, 2]])  # rows that occur more than once
+        self.linear(self.table(ids)).square().sum().backward()
+        clip_gradients_(self, max_norm)
+        return (p.grad.to_dense() for p in self.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("max_norm", [0.01, 1.0, 1e6])
+def test_sparse_gradients_are_clipped_as_if_they_were_dense(max_norm: float) -> None:
+    sparse = list(SparseAndDense(sparse=True).gradients(max_norm))
+    reference = SparseAndDense(sparse=False)
+    raw = list(reference.gradients(float("inf")))
+    norm = torch.cat([grad.flatten() for grad in raw]).norm()
+    scale = min(1.0, max_norm / norm.item())
+    assert (norm > 1) and len(sparse) == 3
+    for ours, theirs in zip(sparse, raw, strict=True):
+        torch.testing.assert_close(ours, theirs * scale, rtol=1e-4, atol=1e-7)
+
+
+def test_schedule_by_hand() -> None:
+    factor = linear_schedule(steps=10, warmup=0.2)
+    expected = [0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8, 0]
+    assert [factor(step) for step in range(11)] == pytest.approx(expected)
+
+
+@given(st.integers(1, 300), st.floats(0, 1))
+def test_schedule_climbs_to_one_and_falls(steps: int, warmup: float) -> None:
+    factors = np.array([linear_schedule(steps, warmup)(step) for step in range(steps)])
+    peak = factors.argmax()
+    assert factors[peak] == 1 and (factors > 0).all()
+    assert (np.diff(factors[: peak + 1]) > 0).all()
+    assert (np.diff(factors[peak:]) <= 0).all()
+
+
+def test_each_parameter_has_one_optimizer_and_the_right_group(tiny_checkpoint: Any) -> None:
+    model = load_encoder(find_checkpoint(str(tiny_checkpoint)), 2, 0.1)
+    ternarize_(model, 8)
+    split_(model)
+    dense, sparse = make_optimizers(model, settings(weight_decay=0.3, quantizer_learning_rate=0.2))
+    names = {id(p): name for name, p in model.named_parameters()}
+    decayed, plain, quantizers = (
+        [names[id(p)] for p in group["params"]] for group in dense.param_groups
+    )
+    tables = [names[id(p)] for p in sparse.param_groups[0]["params"]]
+    assert sorted(decayed + plain + quantizers + tables) == sorted(names.values())
+    assert [g["weight_decay"] for g in dense.param_groups] == [0.3, 0, 0]
+    assert [g["lr"] for g in dense.param_groups] == [0.05, 0.05, 0.2]
+    assert tables == [f"bert.embeddings.word_embeddings.weight_{i}" for i in (1, 2)]
+    assert all(name.endswith("clip") for name in quantizers) and len(quantizers) == 21
+    assert all(name.endswith("bias") or "LayerNorm" in name for name in plain)
+    assert not any(name.endswith("bias") or "LayerNorm" in name for name in decayed)
