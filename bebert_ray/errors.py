@@ -10,6 +10,6 @@ class UserError(Exception):
 
 
 class RunError(Exception):
-    """A run that had started and failed: the message names the stage and the member. Jobs exit with 1."""
+    """A run that had started and failed: the message names the step. Jobs exit with 1."""
 
     exit_code = 1

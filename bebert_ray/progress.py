@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,14 @@ class Board:
 
     An event is a `training.fit.Progress` as a dict, with the name of its `stage`. Use as a context
     manager.
+
+    Args:
+        directory: the run directory.
+        console: where to show it; lines instead of bars unless it is a terminal.
     """
 
-    def __init__(self, directory: Path, console: Console | None = None):
-        self._console = console or Console(stderr=True)
+    def __init__(self, directory: Path, console: Console):
+        self._console = console
         self._file = (directory / "metrics.jsonl").open("a", encoding="utf-8")
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
@@ -45,10 +50,6 @@ class Board:
             self._bars.stop()
         self._file.close()
 
-    def say(self, text: str) -> None:
-        """A line of its own, for what happens once."""
-        self._console.print(text, highlight=False)
-
     def show(self, event: dict[str, Any]) -> None:
         """Record one event, and bring what is on the screen up to date."""
         self._file.write(json.dumps({"time": round(time.time(), 1), **event}) + "\n")
@@ -68,6 +69,6 @@ class Board:
             )
             return
         now = time.monotonic()
-        if event["score"] is not None or now - self._last_line.get(stage, -LINE_EVERY) > LINE_EVERY:
+        if event["score"] is not None or now - self._last_line.get(stage, -math.inf) > LINE_EVERY:
             self._last_line[stage] = now
-            self.say(f"{stage}: {text}")
+            self._console.print(f"{stage}: {text}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+
+from bebert_ray.storage import write_atomic
 
 if TYPE_CHECKING:
     from bebert_ray.ensemble.cluster import Allotments, Node
@@ -22,7 +25,7 @@ class Model:
     """A trained model.
 
     Attributes:
-        name: a stage, or the number of a member.
+        name: such as `teacher` or `member 000`.
         scores: its metrics on every split.
         bits: its size as it would be packed.
         seconds: what its training took.
@@ -121,18 +124,17 @@ def print_plan(
     console: Console,
 ) -> None:
     """What will run, what is done already, and on what."""
-    console.print(f"run directory: {directory}", highlight=False)
-    console.print(f"machines: {'; '.join(map(str, nodes))}", highlight=False)
+    console.print(f"run directory: {directory}")
+    console.print(f"machines: {'; '.join(map(str, nodes))}")
     console.print(
         f"needed: {allotments.stage} a stage; {allotments.member} a member, "
-        f"{allotments.in_flight} at a time",
-        highlight=False,
+        f"{allotments.in_flight} at a time"
     )
     table = Table(title="plan", title_justify="left")
     table.add_column("step")
     table.add_column("state")
     for name, state in steps.items():
-        table.add_row(f"member {name}" if name[0].isdigit() else name, state)
+        table.add_row(name, state)
     console.print(table)
 
 
@@ -169,7 +171,7 @@ def print_table(results: Results, console: Console) -> None:
             row(model.name, model.scores, model.bits, model.seconds, None)
     table.add_section()
     for model in results.members:
-        row(f"member {model.name}", model.scores, model.bits, model.seconds, model.alpha)
+        row(model.name, model.scores, model.bits, model.seconds, model.alpha)
     table.add_section()
     members = results.members
     row(
@@ -181,13 +183,13 @@ def print_table(results: Results, console: Console) -> None:
     )
     console.print(table)
     if results.selection == "dev":
-        console.print("selection: dev: epochs and alphas were chosen on the reported split")
+        console.print("selection: dev. Choices were made on the split that is reported")
     if results.note:
         console.print(results.note)
 
 
 def draw(results: Results, path: Path) -> None:
-    """A picture of the scores: ensembles of 1, 2, ... members, each member, and the models before."""
+    """A picture of the scores: ensembles of 1, 2, ... members, each member, the models before."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -208,7 +210,9 @@ def draw(results: Results, path: Path) -> None:
         xticks=list(count),
     )
     axes.legend(loc="best", fontsize="small")
-    FigureCanvasAgg(figure).print_png(str(path))
+    picture = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(picture)
+    write_atomic(path, picture.getvalue())
 
 
 def to_json(value: dict[str, Any], indent: int | None = None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bebert_ray.cli import parse_arguments, run_job
+from bebert_ray.cli import console, parse_arguments, run_job
 
 DESCRIPTION = """\
 Train an ensemble of binary BERTs on a GLUE task, or on your own data, and evaluate it.
@@ -23,38 +23,37 @@ EXAMPLES = """\
       data.path=/shared/glue output=/shared/runs/mrpc"""
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Check the input, show the plan, do the work, show the results."""
-    config, flags = parse_arguments(DESCRIPTION, EXAMPLES)
+    config, flags = parse_arguments(DESCRIPTION, EXAMPLES, arguments)
 
     # Only now: --help and a mistyped key should not wait for torch and Ray.
-    from rich.console import Console
-
     from bebert_ray.config import to_yaml
     from bebert_ray.ensemble.cluster import allot, connected
+    from bebert_ray.ensemble.crew import Crew
     from bebert_ray.ensemble.driver import make_plan, run
-    from bebert_ray.ensemble.prepare import prepare
+    from bebert_ray.ensemble.prepare import open_run, prepare
     from bebert_ray.progress import Board
     from bebert_ray.report import draw, print_plan, print_table, to_json
     from bebert_ray.storage import lock, write_atomic
 
-    console = Console(soft_wrap=True)
+    out = console()
     prepared = prepare(config)
-    console.print(to_yaml(config), highlight=False, markup=False)
+    directory = prepared.directory
+    out.print(to_yaml(config))
     with connected(config.resources) as nodes:
         allotments = allot(config, nodes)
-        print_plan(make_plan(prepared), allotments, nodes, prepared.directory, console)
+        print_plan(make_plan(prepared), allotments, nodes, directory, out)
         if flags.dry_run:
             return
-        with lock(prepared.directory), Board(prepared.directory) as board:
-            results = run(prepared, allotments, board)
-    directory = prepared.directory
-    write_atomic(directory / "results.json", to_json(results.everything(), indent=2))
-    draw(results, directory / "scores.png")
-    print_table(results, console)
-    console.print(
-        f"all figures: {directory / 'results.json'}, a picture: {directory / 'scores.png'}"
-    )
+        with lock(directory):
+            splits = open_run(prepared)
+            with Board(directory, console(stderr=True)) as board:
+                results = run(prepared, splits, Crew(prepared, splits, allotments, board).do)
+            write_atomic(directory / "results.json", to_json(results.everything(), indent=2))
+            draw(results, directory / "scores.png")
+    print_table(results, out)
+    out.print(f"all figures: {directory / 'results.json'}, picture: {directory / 'scores.png'}")
     print(to_json(results.summary()), flush=True)
 
 

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import math
 import os
+import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import ray
+from ray.exceptions import RayError
 
 from bebert_ray.config import Config, ResourcesConfig
-from bebert_ray.errors import UserError
+from bebert_ray.ensemble.members import judges
+from bebert_ray.errors import RunError, UserError
+
+PROBE_SECONDS = 5.0
+"""How long a cluster may take to accept a connection."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +32,7 @@ class Node:
     memory: float
 
     def __str__(self) -> str:
-        return f"{self.cpu} CPUs, {self.gpu:g} GPUs, {self.memory / 1e9:.1f} GB"
+        return str(Allotment(self.cpu, self.gpu, self.memory))
 
     def holds(self, need: Allotment) -> int:
         """How many workers fit on the machine."""
@@ -45,9 +53,12 @@ class Allotment:
     memory: float = 0.0
 
     def __str__(self) -> str:
-        gpu = f", {self.gpu:g} GPU" if self.gpu else ""
-        memory = f", {self.memory / 1e9:.1f} GB" if self.memory else ""
-        return f"{self.cpu} CPU{'s' * (self.cpu > 1)}{gpu}{memory}"
+        parts = [f"{self.cpu} CPU{'' if self.cpu == 1 else 's'}"]
+        if self.gpu:
+            parts.append(f"{self.gpu:g} GPU{'s' if self.gpu > 1 else ''}")
+        if self.memory:
+            parts.append(f"{self.memory / 1e9:.1f} GB")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -63,32 +74,39 @@ class Allotments:
 def connected(resources: ResourcesConfig) -> Iterator[list[Node]]:
     """A Ray to work with, and its live machines.
 
-    It is the cluster that RAY_ADDRESS names, as in a Ray job, or else one of our own for as long as the
-    context lasts.
+    It is the cluster that RAY_ADDRESS names, as in a Ray job, or else one of our own for as long
+    as the context lasts.
 
     Raises:
         UserError: the cluster does not answer.
+        RunError: it broke down later.
     """
-    address = os.environ.get("RAY_ADDRESS")
+    address = os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-    if not address:
+    if address == "local":
         options |= {"num_cpus": resources.num_cpus, "include_dashboard": False}
     try:
-        ray.init(address=address or "local", **options)
-    except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+        _probe(address)
+        with _own_handler(signal.SIGTERM):
+            ray.init(address=address, **options)
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        if address == "local":
+            raise UserError(f"Ray cannot start on this machine: {error}") from error
         raise UserError(
-            f"Ray at {address or 'this machine'} does not answer: {error}; "
-            "check RAY_ADDRESS, or unset it to use this machine alone"
+            f"Ray at {address} cannot be used: {error}; set RAY_ADDRESS to a running cluster, or "
+            "unset it to use this machine alone"
         ) from error
     try:
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         yield [Node(int(r.get("CPU", 0)), r.get("GPU", 0), r.get("memory", 0)) for r in alive]
+    except RayError as error:
+        raise RunError(f"Ray failed: {error}") from error
     finally:
         ray.shutdown()
 
 
 def allot(config: Config, nodes: list[Node]) -> Allotments:
-    """Divide the cluster: as configured, else all of a machine for a stage and fair shares for members.
+    """Divide the cluster: as configured, else a machine for a stage and fair shares for members.
 
     Raises:
         UserError: a worker fits on no machine.
@@ -114,8 +132,27 @@ def allot(config: Config, nodes: list[Node]) -> Allotments:
 
 
 def members_together(config: Config) -> int:
-    """How many members, or folds of one, have no need to wait for each other."""
+    """How many members, or folds of one, need not wait for each other."""
     ensemble = config.ensemble
-    if ensemble.schedule == "parallel":
-        return ensemble.members
-    return 1 + (ensemble.folds if ensemble.errors == "out_of_fold" else 0)
+    return ensemble.members if ensemble.schedule == "parallel" else 1 + len(judges(ensemble))
+
+
+def _probe(address: str) -> None:
+    """Try the port: left alone, Ray waits for minutes for a cluster that is not there."""
+    parts = urlsplit(address if "://" in address else f"ray://{address}")
+    if parts.hostname and parts.port:
+        socket.create_connection((parts.hostname, parts.port), PROBE_SECONDS).close()
+
+
+@contextmanager
+def _own_handler(number: signal.Signals) -> Iterator[None]:
+    """Put our handler of a signal back: `ray.init` sets its own, which exits right away."""
+    handler = signal.getsignal(number)
+    try:
+        yield
+    except SystemExit:  # so it did
+        signal.signal(number, handler)
+        signal.raise_signal(number)
+        raise
+    finally:
+        signal.signal(number, handler)

@@ -9,46 +9,30 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bebert_ray.config import EnsembleConfig
 from bebert_ray.data.columns import Columns
 from bebert_ray.ensemble.prepare import Prepared
 from bebert_ray.ensemble.rounds import Predictions, Weights, boost_round, member_weight
-from bebert_ray.storage import Artifact, Miss, find, hash_arrays, write_atomic
+from bebert_ray.ensemble.steps import Step, member_name, member_step
+from bebert_ray.ensemble.weights import Boost
+from bebert_ray.storage import Artifact, write_atomic
 from bebert_ray.training.stages import load_logits
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Job:
-    """A model to train from the split checkpoint: a member, or one of the folds that judge it.
-
-    Attributes:
-        name: such as `000`, or `000-fold-1`.
-        member: number of the member.
-        path: directory of the artifact.
-        sample_weight: [n], sums to 1.
-        inputs: all that the outcome depends on.
-    """
-
-    name: str
-    member: int
-    path: Path
-    sample_weight: Floats
-    inputs: dict[str, Any]
-
-    def find(self) -> Artifact | Miss:
-        """The finished model, if there is one."""
-        return find(self.path, self.inputs)
 
 
 @dataclass(frozen=True)
 class Member:
-    """A finished member: its artifact, its say in the vote, and the weighted error that gave it."""
+    """A finished member.
+
+    Attributes:
+        name: such as `member 000`.
+        artifact: its model.
+        alpha: its say in the vote.
+        error: the weighted error that gave the say; None for bagging.
+    """
 
     name: str
     artifact: Artifact
@@ -58,9 +42,14 @@ class Member:
 
 @dataclass
 class Ensemble:
-    """An ensemble in the making.
+    """An ensemble in the making: until it is `finished`, do what is `due`, and `advance`.
 
-    Until it is `finished`, ask what is `due`, do it, and `advance` with the artifacts.
+    Attributes:
+        prepared: the run.
+        splits: its examples by split.
+        parents: the finished stages by name.
+        members: those that are there, in order.
+        note: why there will be fewer than asked for, if so.
     """
 
     prepared: Prepared
@@ -68,40 +57,31 @@ class Ensemble:
     parents: dict[str, Artifact]
     members: list[Member] = field(default_factory=list)
     note: str = ""
-    stopped: bool = False
 
     def __post_init__(self) -> None:
-        self.weights = Weights.uniform(len(self.splits["train"]), len(self.splits["selection"]))
+        self._weights = Weights.uniform(len(self.splits["train"]), len(self.splits["selection"]))
 
     @property
     def finished(self) -> bool:
         """Whether all members are there, or boosting has come to its end before."""
-        return self.stopped or len(self.members) == self.prepared.config.ensemble.members
+        return bool(self.note) or len(self.members) == self._config.members
 
-    def due(self) -> list[Job]:
-        """The jobs that can be done now, none of which waits for another."""
-        config = self.prepared.config.ensemble
-        if config.method == "bagging":
-            return [self._job(member_name(i), i) for i in range(config.members)]
-        number = len(self.members)
-        jobs = [self._job(member_name(number), number)]
-        if config.errors == "out_of_fold":
-            jobs += [
-                self._job(f"{member_name(number)}-fold-{k}", number, self._folds() == k)
-                for k in range(config.folds)
-            ]
-        return jobs
+    def due(self) -> list[Step]:
+        """What can be done now: steps of which none waits for another."""
+        if self._config.schedule == "parallel":
+            return [self._step(member) for member in range(self._config.members)]
+        member = len(self.members)
+        return [self._step(member)] + [self._step(member, k) for k in judges(self._config)]
 
     def advance(self, artifacts: list[Artifact]) -> None:
-        """Take in what the jobs that were due have left: members, and the weights of the next."""
-        config = self.prepared.config.ensemble
-        if config.method == "bagging":
-            self.members = [Member(found.path.name, found, 1.0) for found in artifacts]
+        """Take in what the steps that were due have made, in their order."""
+        if self._config.method == "bagging":
+            for artifact in artifacts:
+                self.members.append(Member(member_name(len(self.members)), artifact, 1.0))
             return
         artifact, *folds = artifacts
-        name = artifact.path.name
         logits = load_logits(artifact.path)
-        train = logits["train"]
+        train = logits["train"].copy()
         for k, fold in enumerate(folds):
             left_out = self._folds() == k
             train[left_out] = load_logits(fold.path)["train"][left_out]
@@ -112,48 +92,60 @@ class Ensemble:
             self.splits["selection"].labels,
         )
         num_labels = self.prepared.task.num_labels
-        self.weights, step = boost_round(config, num_labels, self.weights, predictions)
-        alpha, keep = step.alpha, True
-        if step.status == "worse_than_chance":
-            self.stopped, keep = True, not self.members
-            alpha = 1.0
-            self.note = (
-                f"member {name} is no better than chance (weighted error {step.error:.3f}): "
-                f"boosting ends with {max(1, len(self.members))} member(s)"
-            )
-        elif step.status == "perfect":
-            self.stopped = True
-            self.note = f"member {name} makes no errors: boosting ends with it"
-        if keep:
-            self.members.append(Member(name, artifact, alpha, step.error))
+        self._weights, round_ = boost_round(self._config, num_labels, self._weights, predictions)
+        self._judge(artifact, round_)
 
-    def _job(self, name: str, member: int, left_out: NDArray[np.bool_] | None = None) -> Job:
-        prepared = self.prepared
-        rng = np.random.default_rng([prepared.config.seed, member])
-        weight = member_weight(prepared.config.ensemble, self.weights, rng)
-        if left_out is not None:  # an example of weight 0 is never drawn
-            weight = np.where(left_out, 0.0, weight)
+    def _judge(self, artifact: Artifact, round_: Boost) -> None:
+        name, alpha = member_name(len(self.members)), round_.alpha
+        last = len(self.members) + 1 == self._config.members
+        if round_.status == "worse_than_chance":
+            self.note = (
+                f"{name} is no better than chance (weighted error {round_.error:.3f}): boosting "
+                f"ends {'before' if self.members else 'with'} it"
+            )
+            if self.members:
+                return
+            alpha = 1.0  # the only one there is, for what it is worth
+        elif round_.status == "perfect" and not last:
+            self.note = f"{name} makes no errors to learn from: boosting ends with it"
+        self.members.append(Member(name, artifact, alpha, round_.error))
+
+    @property
+    def _config(self) -> EnsembleConfig:
+        return self.prepared.config.ensemble
+
+    def _step(self, member: int, fold: int | None = None) -> Step:
+        rng = np.random.default_rng([self.prepared.config.seed, member])
+        weight = member_weight(self._config, self._weights, rng)
+        if fold is not None:  # an example of weight 0 is never drawn
+            weight = np.where(self._folds() == fold, 0.0, weight)
             weight = weight / weight.sum()
-        inputs = prepared.member_inputs(
-            member, hash_arrays({"sample_weight": weight}), self.parents
-        )
-        path = prepared.directory / "members" / name
-        return Job(name, member, path, weight, inputs)
+        return member_step(self.prepared, member, weight, self.parents, fold)
 
     def _folds(self) -> NDArray[np.int64]:
         # The fold of each training example, the same for every member.
-        config = self.prepared.config
         n = len(self.splits["train"])
-        return np.random.default_rng([config.seed, n]).permutation(n) % config.ensemble.folds
+        rng = np.random.default_rng([self.prepared.config.seed, n])
+        return rng.permutation(n) % self._config.folds
 
 
-def member_name(number: int) -> str:
-    """Name of a member, and of its directory."""
-    return f"{number:03d}"
+def judges(config: EnsembleConfig) -> range:
+    """The folds that are trained beside each member, for predictions of examples not seen."""
+    out_of_fold = config.method == "boosting" and config.errors == "out_of_fold"
+    return range(config.folds if out_of_fold else 0)
 
 
-def save_weights(directory: Path, job: Job) -> None:
-    """Keep the weights of a job where they can be looked at: `weights/<name>.npy`, [n] float64."""
+def member_steps(config: EnsembleConfig) -> list[str]:
+    """Names of all steps that members may take, in order."""
+    return [
+        member_name(member, fold)
+        for member in range(config.members)
+        for fold in (None, *judges(config))
+    ]
+
+
+def save_weights(sample_weight: NDArray[np.float64], directory: Path, name: str) -> None:
+    """Keep a member's weights where people can look at them: `weights/<name>.npy`, [n]."""
     buffer = io.BytesIO()
-    np.save(buffer, job.sample_weight)
-    write_atomic(directory / "weights" / f"{job.name}.npy", buffer.getvalue())
+    np.save(buffer, sample_weight)
+    write_atomic(directory / "weights" / f"{name}.npy", buffer.getvalue())

@@ -1,4 +1,4 @@
-"""The order of things in an ensemble: which weights each member sees, and what say it gets.
+"""One round of an ensemble: the weights that a member sees, the say it gets, the weights after it.
 
 Pure arithmetic on numpy arrays: `weights` has the single steps, this module the settings and the
 two sets of examples (those trained on, those held out).
@@ -7,6 +7,8 @@ two sets of examples (those trained on, those held out).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +28,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Weights:
-    """Boosting weights, each summing to 1: `train` [n], and `selection` [s] of the held-out examples."""
+    """Boosting weights of the training [n] and the held-out [s] examples; each sums to 1."""
 
     train: Floats
     selection: Floats
@@ -42,9 +44,9 @@ class Predictions:
     """A member's logits [., K] for both sets of examples, and their labels."""
 
     train: NDArray[np.float32]
-    train_labels: NDArray[np.generic]
+    train_labels: NDArray[Any]
     selection: NDArray[np.float32]
-    selection_labels: NDArray[np.generic]
+    selection_labels: NDArray[Any]
 
 
 def member_weight(config: EnsembleConfig, weights: Weights, rng: np.random.Generator) -> Floats:
@@ -66,7 +68,9 @@ def boost_round(
 
     * `train`: its weighted error on the examples it was trained on, as in AdaBoost. A strong member
       fits these, e is too small, and the next member sees little but label noise;
-    * `holdout`: its weighted error on held-out examples, which carry boosting weights of their own;
+    * `holdout`: its weighted error on the selection split, whose examples carry boosting weights of
+      their own. With `selection: dev` that split is dev, and the reported figures have had a say
+      in the alphas, as in the published protocol;
     * `out_of_fold`: `predictions.train` come from models that did not see the example.
 
     Args:
@@ -78,33 +82,28 @@ def boost_round(
     Returns:
         The weights for the next member, and the step on the training examples.
     """
-    train_loss, selection_loss = _losses(config, num_labels, weights, predictions)
-    step = {"num_labels": num_labels, "learning_rate": config.learning_rate}
+    train_loss, held_out_loss = _losses(config, num_labels, weights, predictions)
+    step = partial(boost, num_labels=num_labels, learning_rate=config.learning_rate)
     if config.errors != "holdout":
-        after = boost(weights.train, train_loss, **step)
+        after = step(weights.train, train_loss)
         return replace(weights, train=after.sample_weight), after
-    held_out = boost(weights.selection, selection_loss, **step)
-    after = boost(weights.train, train_loss, error=held_out.error, **step)
-    return Weights(after.sample_weight, held_out.sample_weight), after
+    judged = step(weights.selection, held_out_loss)
+    after = step(weights.train, train_loss, error=judged.error)
+    return Weights(after.sample_weight, judged.sample_weight), after
 
 
 def _losses(
     config: EnsembleConfig, num_labels: int, weights: Weights, predictions: Predictions
 ) -> tuple[Floats, Floats]:
-    train, selection = predictions.train, predictions.selection
+    train, train_labels = predictions.train, predictions.train_labels
+    held_out, held_out_labels = predictions.selection, predictions.selection_labels
     if num_labels > 1:
-        return (
-            misclassified(train, predictions.train_labels),
-            misclassified(selection, predictions.selection_labels),
-        )
-    # The largest error on either set counts as 1 on both, so that one error means one thing.
-    scale = max(
-        np.abs(train[:, 0] - predictions.train_labels)[weights.train > 0].max(),
-        np.abs(selection[:, 0] - predictions.selection_labels).max()
-        if config.errors == "holdout"
-        else 0.0,
-    )
+        return misclassified(train, train_labels), misclassified(held_out, held_out_labels)
+    # The largest error that counts is 1, on both sets if both do: one error means one thing.
+    scale = np.abs(train[:, 0] - train_labels)[weights.train > 0].max()
+    if config.errors == "holdout":
+        scale = max(scale, np.abs(held_out[:, 0] - held_out_labels).max())
     return (
-        regression_loss(train[:, 0], predictions.train_labels, config.loss, scale),
-        regression_loss(selection[:, 0], predictions.selection_labels, config.loss, scale),
+        regression_loss(train[:, 0], train_labels, config.loss, float(scale)),
+        regression_loss(held_out[:, 0], held_out_labels, config.loss, float(scale)),
     )

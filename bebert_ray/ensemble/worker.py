@@ -1,19 +1,23 @@
-"""The process that trains: a Ray actor that runs a stage, or one member, and leaves an artifact."""
+"""The process that trains: a Ray actor that takes one step of a run and leaves an artifact.
+
+The class knows nothing of Ray, so that a step can be taken in any process.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
 import torch
-from ray.util.queue import Queue
 
 from bebert_ray.config import Config
 from bebert_ray.data.columns import Columns
 from bebert_ray.data.tasks import Task
+from bebert_ray.ensemble.steps import Step
 from bebert_ray.models.bert import Checkpoint
 from bebert_ray.training.fit import Progress
 from bebert_ray.training.stages import STAGES, Splits, Work, run_stage, train_member
@@ -31,17 +35,16 @@ ENVIRONMENT = {
 }
 
 
-@ray.remote
 class Worker:
-    """Trains on the CPUs and the GPU that Ray assigned to it.
+    """Takes steps, with the CPUs and the GPU that its process has.
 
     Args:
         config: the run's configuration.
         task: the run's task.
         checkpoint: the encoder that the run starts from.
         directory: the run directory.
-        threads: CPUs assigned.
-        events: where the progress goes, as dicts.
+        threads: CPUs to use.
+        report: where the progress goes, as dicts.
     """
 
     def __init__(
@@ -51,39 +54,28 @@ class Worker:
         checkpoint: Checkpoint,
         directory: Path,
         threads: int,
-        events: Queue,
+        report: Callable[[dict[str, Any]], None],
     ):
         torch.set_num_threads(threads)
-        self.config, self.task = config, task
-        self.checkpoint, self.directory, self.events = checkpoint, directory, events
+        self.config, self.task, self.report = config, task, report
+        self.checkpoint, self.directory = checkpoint, directory
 
-    def run_stage(self, stage: str, inputs: dict[str, Any], splits: dict[str, Any]) -> None:
-        """Run one of the stages that all members share."""
-        work = self._work(stage, splits)
-        run_stage(work, self.directory / stage, stage, inputs, lambda: STAGES[stage](work))
+    def take(self, step: Step, splits: dict[str, dict[str, np.ndarray]]) -> None:
+        """Train what the step asks for, and leave it where the step says.
 
-    def train_member(
-        self,
-        name: str,
-        member: int,
-        inputs: dict[str, Any],
-        splits: dict[str, Any],
-        sample_weight: np.ndarray,
-    ) -> None:
-        """Train one member, or one of its folds, and leave it at `members/<name>`."""
-        work = self._work(f"member {name}", splits)
-        path = self.directory / "members" / name
-        run_stage(work, path, "member", inputs, lambda: train_member(work, sample_weight, member))
+        Args:
+            step: a shared stage, a member or a fold.
+            splits: the arrays of the tokenised examples, by split.
+        """
 
-    def _work(self, label: str, splits: dict[str, Any]) -> Work:
         def report(progress: Progress) -> None:
-            self.events.put({"stage": label, **asdict(progress)})
+            self.report({"stage": step.name, **asdict(progress)})
 
         columns = {name: Columns.from_arrays(arrays) for name, arrays in splits.items()}
-        return Work(
-            self.config,
-            Splits(self.task, columns.pop("train"), columns.pop("selection"), columns),
-            self.checkpoint,
-            self.directory,
-            report,
-        )
+        examples = Splits(self.task, columns.pop("train"), columns.pop("selection"), columns)
+        work = Work(self.config, examples, self.checkpoint, self.directory, report)
+        if step.member is None or step.sample_weight is None:
+            train = partial(STAGES[step.stage], work)
+        else:
+            train = partial(train_member, work, step.sample_weight, step.member)
+        run_stage(work, step.path, step.stage, step.inputs, train)
