@@ -100,7 +100,7 @@ class TeacherConfig:
     """Fine-tuning of the full-precision teacher."""
 
     epochs: Epochs = 3
-    learning_rate: LearningRate = 5e-5
+    learning_rate: LearningRate = 1e-4
     batch_size: BatchSize = 32
 
 
@@ -117,9 +117,9 @@ class HalfConfig:
 class TernaryConfig:
     """Two-stage distillation into the ternary model: hidden states and attention, then logits."""
 
-    hidden_epochs: HiddenEpochs = 4
+    hidden_epochs: HiddenEpochs = 3
     hidden_learning_rate: HiddenLearningRate = 3e-4
-    epochs: Epochs = 4
+    epochs: Epochs = 3
     learning_rate: LearningRate = 1e-4
     batch_size: BatchSize = 32
 

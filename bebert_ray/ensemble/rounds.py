@@ -52,11 +52,11 @@ class Predictions:
 def member_weight(config: EnsembleConfig, weights: Weights, rng: np.random.Generator) -> Floats:
     """The `sample_weight` [n] that the next member trains with.
 
-    Boosting: the current weights, tempered by `floor`. Bagging: a bootstrap sample's.
+    Boosting: the current weights. Bagging: a bootstrap sample's.
     """
     if config.method == "bagging":
         return bootstrap(len(weights.train), rng)
-    return temper(weights.train, config.floor)
+    return weights.train
 
 
 def boost_round(
@@ -73,6 +73,9 @@ def boost_round(
       in the alphas, as in the published protocol;
     * `out_of_fold`: `predictions.train` come from models that did not see the example.
 
+    The weights are tempered by `config.floor` before they go on: what a member is judged by is then
+    what it was trained with, and a strong member's few errors cannot take all of the mass.
+
     Args:
         config: method, learning rate, source of the errors, loss of AdaBoost.R2.
         num_labels: K, or 1 for regression.
@@ -86,10 +89,15 @@ def boost_round(
     step = partial(boost, num_labels=num_labels, learning_rate=config.learning_rate)
     if config.errors != "holdout":
         after = step(weights.train, train_loss)
-        return replace(weights, train=after.sample_weight), after
+        return replace(weights, train=temper(after.sample_weight, config.floor)), after
     judged = step(weights.selection, held_out_loss)
     after = step(weights.train, train_loss, error=judged.error)
-    return Weights(after.sample_weight, judged.sample_weight), after
+    return (
+        Weights(
+            temper(after.sample_weight, config.floor), temper(judged.sample_weight, config.floor)
+        ),
+        after,
+    )
 
 
 def _losses(
