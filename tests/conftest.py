@@ -104,3 +104,45 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vocabulary = {token: index for index, token in enumerate(VOCABULARY)}
     BertTokenizer(vocab=vocabulary, model_max_length=64).save_pretrained(directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files train.tsv and dev.tsv; a fifth of the labels is wrong, some scores are far."""
+    directory = tmp_path_factory.mktemp("reviews")
+    rng = random.Random(0)
+    for name, count in (("train", 96), ("dev", 40)):
+        lines = ["text\tlabel\tscore"]
+        for i in range(count):
+            good, wrong = rng.random() < 0.5, rng.random() < 0.2
+            text = f"the {rng.choice(['film', 'movie', 'plot'])} is {'good' if good else 'bad'}"
+            label = "pos" if good != wrong else "neg"
+            score = (0.6 if good else 0.2) + rng.random() / 5 + (i % 16 == 0)
+            lines.append(f"{text}\t{label}\t{score:.2f}")
+        (directory / f"{name}.tsv").write_text("\n".join(lines) + "\n")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_checkpoint: Path, reviews: Path) -> list[str]:
+    """Overrides of a run of two members on `reviews` that takes seconds, and learns."""
+    return [
+        "task=custom",
+        f"data.path={reviews}",
+        "data.text_columns=[text]",
+        "data.label_column=label",
+        "data.max_length=32",
+        f"model={tiny_checkpoint}",
+        *(f"{stage}.batch_size=8" for stage in ("teacher", "half", "ternary", "member")),
+        *(f"{stage}.learning_rate=1e-3" for stage in ("teacher", "half", "ternary", "member")),
+        "teacher.epochs=12",
+        "half.epochs=4",
+        "ternary.hidden_epochs=1",
+        "ternary.epochs=2",
+        "member.epochs=1",
+        "training.dropout=0",
+        "ensemble.members=2",
+        "ensemble.errors=train",
+        "resources.num_cpus=1",
+        "resources.member.memory=5e8",
+    ]

@@ -87,17 +87,13 @@ def boost_round(
     """
     train_loss, held_out_loss = _losses(config, num_labels, weights, predictions)
     step = partial(boost, num_labels=num_labels, learning_rate=config.learning_rate)
+    tempered = partial(temper, floor=config.floor)
     if config.errors != "holdout":
         after = step(weights.train, train_loss)
-        return replace(weights, train=temper(after.sample_weight, config.floor)), after
+        return replace(weights, train=tempered(after.sample_weight)), after
     judged = step(weights.selection, held_out_loss)
     after = step(weights.train, train_loss, error=judged.error)
-    return (
-        Weights(
-            temper(after.sample_weight, config.floor), temper(judged.sample_weight, config.floor)
-        ),
-        after,
-    )
+    return Weights(tempered(after.sample_weight), tempered(judged.sample_weight)), after
 
 
 def _losses(

@@ -1,0 +1,94 @@
+"""A run without Ray: steps are taken in this process."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bebert_ray.config import load_config
+from bebert_ray.ensemble.driver import run
+from bebert_ray.ensemble.members import save_weights
+from bebert_ray.ensemble.prepare import Prepared, open_run, prepare
+from bebert_ray.ensemble.steps import Step
+from bebert_ray.ensemble.worker import Worker
+from bebert_ray.report import Results
+from bebert_ray.storage import Artifact
+
+
+@dataclass
+class Runner:
+    """Runs with more overrides; `taken` names the steps of the last run that were not done yet."""
+
+    overrides: list[str]
+    output: Path
+    taken: list[str] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    def prepare(self, *overrides: str, output: Path | None = None) -> Prepared:
+        place = f"output={output or self.output}"
+        return prepare(load_config(None, [*self.overrides, place, *overrides]))
+
+    def __call__(self, *overrides: str, output: Path | None = None) -> Results:
+        prepared = self.prepare(*overrides, output=output)
+        splits = open_run(prepared)
+        arrays = {name: columns.to_arrays() for name, columns in splits.items()}
+        self.taken.clear()
+
+        def do(steps: list[Step]) -> list[Artifact]:
+            for step in steps:
+                if not isinstance(step.find(), Artifact):
+                    self.taken.append(step.name)
+                    if step.sample_weight is not None:
+                        save_weights(step.sample_weight, prepared.directory, step.path.name)
+                    worker = Worker(
+                        prepared.config,
+                        prepared.task,
+                        prepared.checkpoint,
+                        prepared.directory,
+                        1,
+                        self.events.append,
+                    )
+                    worker.take(step, arrays)
+            found = [step.find() for step in steps]
+            assert all(isinstance(known, Artifact) for known in found)
+            return found
+
+        return run(prepared, splits, do)
+
+
+@pytest.fixture
+def runner(tiny_run: list[str], tmp_path: Path) -> Runner:
+    return Runner(tiny_run, tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def _run_once(
+    tiny_run: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Results]:
+    output = tmp_path_factory.mktemp("runs") / "run"
+    return output, Runner(tiny_run, output)()
+
+
+@pytest.fixture
+def finished(runner: Runner, _run_once: tuple[Path, Results]) -> Results:
+    """The results of a run that `runner` finds done already."""
+    shutil.copytree(_run_once[0], runner.output)
+    return replace(_run_once[1], run=str(runner.output))
+
+
+@pytest.fixture
+def snapshot() -> Callable[[Path], dict[str, tuple[int, int]]]:
+    """All that lies below a directory, with the size and time of each file."""
+
+    def take(directory: Path) -> dict[str, tuple[int, int]]:
+        return {
+            str(path.relative_to(directory)): (path.stat().st_size, path.stat().st_mtime_ns)
+            for path in directory.rglob("*")
+        }
+
+    return take

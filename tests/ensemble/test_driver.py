@@ -1,0 +1,189 @@
+"""Whole runs of a tiny model, in this process: what is trained, what is kept, and the figures."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bebert_ray.ensemble.driver import make_plan
+from bebert_ray.storage import find
+from bebert_ray.training.stages import load_logits
+
+STAGES = ["teacher", "half", "ternary", "split"]
+MEMBERS = ["member 000", "member 001"]
+
+
+def member_bytes(results):
+    """The weights of every member on disk."""
+    members = Path(results.run) / "members"
+    return {path.name: (path / "model.safetensors").read_bytes() for path in members.iterdir()}
+
+
+def test_a_run_does_all_steps_once_and_another_does_none(runner, snapshot):
+    first = runner()
+    assert runner.taken == STAGES + MEMBERS
+    before = snapshot(runner.output)
+    assert runner().summary() == first.summary()
+    assert runner.taken == []
+    after = snapshot(runner.output)
+    assert {name for name in after if after[name] != before[name]} <= {"config.yaml"}
+
+
+def test_the_figures_are_those_of_the_models_on_disk(runner, finished):
+    results, summary = finished, finished.summary()
+    assert summary["teacher"] > 0.6, "the tiny teacher must learn, or this test shows nothing"
+    members = runner.output / "members"
+    logits = [load_logits(members / name)["dev"] for name in ("000", "001")]
+    labels = np.array(runner.prepare().corpus.dev["dev"].labels)
+    accuracies = [float((one.argmax(1) == labels).mean()) for one in logits]
+    assert summary["members"] == accuracies
+
+    probabilities = [np.exp(one) / np.exp(one).sum(1, keepdims=True) for one in logits]
+    mixed = sum(a * p for a, p in zip(summary["alphas"], probabilities, strict=True))
+    assert summary["ensemble"] == float((mixed.argmax(1) == labels).mean())
+    assert [scores["dev"]["accuracy"] for scores in results.staged] == [
+        accuracies[0],
+        summary["ensemble"],
+    ]
+    # SAMME, K = 2: alpha = learning_rate log((1 - e) / e) of the error on train.
+    train = load_logits(members / "000")["train"]
+    record = json.loads((runner.output / "data" / "rows.json").read_text())
+    wrong = train.argmax(1) != runner.prepare().corpus.train.labels[record["train"]]
+    error = wrong.mean()
+    assert results.members[0].error == pytest.approx(error)
+    assert summary["alphas"][0] == pytest.approx(0.5 * np.log((1 - error) / error))
+
+
+def test_two_runs_from_scratch_give_the_same_bits_and_another_seed_gives_others(
+    runner, finished, tmp_path
+):
+    one = member_bytes(finished)
+    assert member_bytes(runner(output=tmp_path / "again")) == one
+    other = member_bytes(runner("seed=43", output=tmp_path / "other"))
+    assert all(other[name] != one[name] for name in one)
+
+
+@pytest.mark.parametrize(
+    ("change", "taken"),
+    [
+        ("member.epochs=2", MEMBERS),
+        ("ensemble.strategy=B", MEMBERS),
+        ("ensemble.learning_rate=0.9", MEMBERS[1:]),  # the first sees uniform weights either way
+        ("ensemble.members=3", ["member 002"]),
+        ("ensemble.members=1", []),
+        ("member.hidden_epochs=2", []),  # strategy A has no such passes
+        ("resources.member.cpu=1", []),
+        ("training.eval_batch_size=7", []),
+    ],
+)
+@pytest.mark.usefixtures("finished")
+def test_what_a_change_retrains(runner, change, taken):
+    plan = make_plan(runner.prepare(change))
+    assert [name for name, state in plan.items() if state.startswith("run")] == taken
+    runner(change)
+    assert runner.taken == taken
+
+
+def test_a_damaged_stage_is_made_again_and_what_follows_from_it_stays(runner, finished):
+    with (runner.output / "ternary" / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x55")
+    plan = make_plan(runner.prepare())
+    assert plan["half"] == "done"
+    assert plan["ternary"] == "run (damaged: model.safetensors is not as it was written)"
+    again = runner()
+    assert runner.taken == ["ternary"], "the same bits come again, so split and members stand"
+    assert again.summary()["members"] == finished.summary()["members"]
+
+
+def test_a_plan_of_a_new_run_makes_no_directory(runner):
+    assert make_plan(runner.prepare()) == dict.fromkeys(["data", *STAGES, *MEMBERS], "run")
+    assert not runner.output.exists()
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_plan_of_a_finished_run_changes_nothing(runner, snapshot):
+    everything = ["data", *STAGES, *MEMBERS]
+    before = snapshot(runner.output)
+    assert make_plan(runner.prepare()) == dict.fromkeys(everything, "done")
+    assert make_plan(runner.prepare("fresh=true")) == dict.fromkeys(everything, "run")
+    assert snapshot(runner.output) == before
+
+
+def test_fresh_runs_all_again(runner, finished):
+    again = runner("fresh=true")
+    assert runner.taken == STAGES + MEMBERS
+    assert again.summary()["members"] == finished.summary()["members"]
+
+
+def test_regression_is_boosted_by_adaboost_r2(runner):
+    regression = ("data.kind=regression", "data.label_column=score")
+    results = runner(*regression)
+    assert results.metrics == ("pearson", "spearman")
+    assert len(results.members) == 2
+    # AdaBoost.R2: e is the mean of |error| / max |error|, alpha = learning_rate log((1 - e) / e).
+    members, corpus = runner.output / "members", runner.prepare(*regression).corpus
+    rows = json.loads((runner.output / "data" / "rows.json").read_text())["train"]
+    errors = abs(load_logits(members / "000")["train"][:, 0] - corpus.train.labels[rows])
+    error = (errors / errors.max()).mean()
+    alphas = results.summary()["alphas"]
+    assert results.members[0].error == pytest.approx(error)
+    assert alphas[0] == pytest.approx(0.5 * np.log((1 - error) / error))
+
+    logits = [load_logits(members / name)["dev"][:, 0] for name in ("000", "001")]
+    mean = sum(a * one for a, one in zip(alphas, logits, strict=True)) / sum(alphas)
+    pearson = np.corrcoef(mean, corpus.dev["dev"].labels)[0, 1]
+    assert results.summary()["ensemble"] == pytest.approx(pearson, abs=1e-6)
+
+
+def test_bagging_trains_each_member_on_a_bootstrap_sample(runner):
+    results = runner("ensemble.method=bagging", "ensemble.strategy=C")
+    assert runner.taken == STAGES + MEMBERS
+    assert results.summary()["alphas"] == [1.0, 1.0]
+    assert [member.error for member in results.members] == [None, None]
+    bits = member_bytes(results)
+    assert bits["000"] != bits["001"]
+    runner("ensemble.method=bagging", "ensemble.strategy=C", "ensemble.schedule=sequential")
+    assert runner.taken == [], "the schedule decides when, not what"
+
+
+def test_out_of_fold_errors_come_from_folds_trained_beside_each_member(runner):
+    changes = ("ensemble.errors=out_of_fold", "ensemble.folds=2")
+    results = runner(*changes)
+    folds = [f"member {m:03d} fold {k}" for m in range(2) for k in range(2)]
+    assert runner.taken == [*STAGES, MEMBERS[0], *folds[:2], MEMBERS[1], *folds[2:]]
+    assert list(make_plan(runner.prepare(*changes))) == ["data", *runner.taken]
+    # Each training example counts as its own fold's model, which did not train on it, has it.
+    data = runner.prepare(*changes).corpus.train.labels
+    rows = json.loads((runner.output / "data" / "rows.json").read_text())["train"]
+    wrong = np.zeros(len(rows))
+    for k in range(2):
+        unseen = np.load(runner.output / "weights" / f"000-fold-{k}.npy") == 0
+        logits = load_logits(runner.output / "members" / f"000-fold-{k}")["train"]
+        wrong[unseen] = (logits.argmax(1) != data[rows])[unseen]
+    assert results.members[0].error == pytest.approx(wrong.mean())
+
+
+def test_dev_as_selection_judges_members_on_dev(runner):
+    results = runner("selection=dev", "ensemble.errors=holdout")
+    splits = results.members[0].scores
+    assert splits["selection"] == splits["dev"]
+    assert results.members[0].error == pytest.approx(1 - splits["dev"]["accuracy"])
+
+
+def test_progress_is_reported_for_each_step(runner):
+    runner()
+    assert {event["stage"] for event in runner.events} == {"teacher", "half", "ternary", *MEMBERS}
+    last = [event for event in runner.events if event["stage"] == "member 001"][-1]
+    assert last["step"] == last["steps"]
+    assert last["score"] is not None
+
+
+def test_results_hold_all_that_a_figure_depends_on(finished, runner):
+    everything = finished.everything()
+    assert {"torch", "transformers", "ray", "python", "bebert_ray"} <= everything["versions"].keys()
+    assert everything["config"]["seed"] == everything["seed"] == 42
+    assert json.loads(json.dumps(everything, allow_nan=False))
+    step = runner.output / "teacher"
+    assert find(step, json.loads((step / "artifact.json").read_text())["inputs"])
