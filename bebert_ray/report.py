@@ -142,7 +142,7 @@ def print_table(results: Results, console: Console) -> None:
     """Scores and sizes of every model on the way, and of the ensemble."""
     teacher = results.stages["teacher"]
     table = Table(title=f"{results.task}, seed {results.seed}", title_justify="left")
-    table.add_column("model")
+    table.add_column("model", no_wrap=True)
     for split in results.dev:
         for metric in results.metrics:
             table.add_column(f"{split} {metric}".replace("_", " "), justify="right")
