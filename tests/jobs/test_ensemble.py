@@ -1,0 +1,346 @@
+"""The job as people run it: through its command line, on a Ray of its own."""
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from bebert_ray.cli import run_job
+from bebert_ray.ensemble.cluster import Node
+
+SCRIPT = Path(__file__).resolve().parents[2] / "jobs" / "ensemble.py"
+
+
+def load_job():
+    spec = importlib.util.spec_from_file_location("ensemble_job", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+JOB = load_job()
+
+
+def run_here(*arguments):
+    """The exit code of the job, run in this process."""
+    return run_job(lambda: JOB.main([str(argument) for argument in arguments]))
+
+
+def start(*arguments, **environment):
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={name: value for name, value in (os.environ | environment).items() if value},
+    )
+
+
+def figures(stdout):
+    """The JSON object in the last line of stdout."""
+    return json.loads(stdout.splitlines()[-1])
+
+
+def members(output):
+    """The weights of all members on disk."""
+    paths = sorted((output / "members").glob("*/model.safetensors"))
+    return {path.parent.name: path.read_bytes() for path in paths}
+
+
+# --- bad input: one message, exit code 2, nothing written, no Ray ---
+
+
+@pytest.fixture
+def refused(tiny_run, tmp_path, capsys, monkeypatch):
+    """Runs the job, which must refuse its input; returns the message."""
+    monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray was started"))
+    output = tmp_path / "run"
+
+    def refused(*overrides):
+        before = sorted(tmp_path.rglob("*"))
+        assert run_here(*tiny_run, f"output={output}", *overrides) == 2
+        assert sorted(tmp_path.rglob("*")) == before
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert printed.err.startswith("error: ")
+        assert "Traceback" not in printed.err
+        return printed.err.removeprefix("error: ")
+
+    return refused
+
+
+def glue(tmp_path, text):
+    (tmp_path / "glue" / "SST-2").mkdir(parents=True)
+    for name in ("train", "dev"):
+        (tmp_path / "glue" / "SST-2" / f"{name}.tsv").write_text(text)
+    return (
+        "task=sst2",
+        f"data.path={tmp_path / 'glue'}",
+        "data.text_columns=null",
+        "data.label_column=null",
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("ensemble.membres=2", r"ensemble\.membres: unknown key; did you mean ensemble\.members\?"),
+        ("ensemble.members=two", r"ensemble\.members = \"two\": must be a whole number"),
+        ("width=0", r"width = 0: must be a number, above 0"),
+        ("ensemble.schedule=parallel", r"boosting cannot be parallel"),
+        ("data.path=/nowhere", r"/nowhere"),
+        ("data.label_column=stars", r"stars.*text, label, score"),
+        ("model=/nowhere", r"model: there is no directory /nowhere"),
+        ("data.max_length=65", r"give at most 64"),
+    ],
+)
+def test_a_wrong_setting(refused, override, message):
+    assert re.search(message, refused(override))
+
+
+def test_a_malformed_row_is_named_by_file_and_line(refused, tmp_path):
+    task = glue(tmp_path, "sentence\tlabel\nfine\t1\nno label here\n")
+    assert re.search(r"SST-2/train\.tsv\D*3\b", refused(*task))
+
+
+def test_a_label_outside_the_task_is_named(refused, tmp_path):
+    task = glue(tmp_path, "sentence\tlabel\nfine\t1\nawful\t7\n")
+    assert re.search(r"train\.tsv.*7", refused(*task))
+
+
+def test_a_missing_file_is_named(refused, tmp_path):
+    task = glue(tmp_path, "sentence\tlabel\nfine\t1\nawful\t0\n")
+    (tmp_path / "glue" / "SST-2" / "dev.tsv").unlink()
+    assert "dev.tsv" in refused(*task)
+
+
+def checkpoint(tmp_path, source, name, content):
+    """A copy of the checkpoint `source` in which one file has another content."""
+    directory = tmp_path / "checkpoint"
+    directory.mkdir()
+    for file in source.iterdir():
+        (directory / file.name).write_bytes(file.read_bytes())
+    (directory / name).write_bytes(content)
+    return f"model={directory}"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", b'{"model_type": "gpt2"}', "only BERT"),
+        ("config.json", b"{", "not JSON"),
+        ("model.safetensors", b"garbage", "cannot be read"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_used(
+    refused, tmp_path, tiny_checkpoint, name, content, message
+):
+    assert message in refused(checkpoint(tmp_path, tiny_checkpoint, name, content))
+
+
+def test_bundled_weights_with_another_hash(refused, monkeypatch):
+    monkeypatch.setattr("bebert_ray.models.bert.BUNDLED_SHA256", 64 * "0")
+    assert re.search("SHA-256 .* expected 0{64}; reinstall", refused("model=bundled"))
+
+
+def test_the_directory_of_another_run(refused, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("task: mrpc\nseed: 7\n")
+    message = refused()
+    assert "  seed: 7 there, 42 here\n" in message
+    assert "  task: 'mrpc' there, 'custom' here\n" in message
+    assert "fresh=true" in message
+
+
+def test_a_cluster_that_does_not_answer(refused, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    monkeypatch.setattr(JOB, "console", lambda **_: _Silent())
+    assert "Ray at 127.0.0.1:9 cannot be used" in refused()
+
+
+class _Silent:
+    def print(self, *_):
+        """The configuration is printed before Ray is needed."""
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["task=sst2"], r"nyu-mll/glue \(sst2\): the hub cannot be reached.*data\.path"),
+        (["task=demo", "model=some/bert"], r"model: the hub cannot be reached.*model=DIR"),
+    ],
+)
+def test_a_hub_that_is_out_of_reach(tmp_path, overrides, message):
+    """In a process of its own: the hub's library reads its settings when it is imported."""
+    job = start(
+        *overrides,
+        f"output={tmp_path / 'run'}",
+        HF_HUB_OFFLINE="",
+        HF_ENDPOINT="http://127.0.0.1:9",
+        HF_HOME=str(tmp_path / "cache"),
+    )
+    out, error = job.communicate(timeout=60)
+    assert job.returncode == 2, error
+    assert re.search(message, error)
+    assert "Traceback" not in error
+    assert out == ""
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mistyped_key_is_told_of_before_torch_and_ray_are_loaded():
+    code = (
+        f"import runpy, sys; sys.argv = ['ensemble.py', 'task=mrpc', 'sed=1']\n"
+        f"try: runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
+        f"except SystemExit as end: print(end.code, {{'torch', 'ray'}} & sys.modules.keys())\n"
+    )
+    job = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert job.stdout == "2 set()\n"
+    assert "did you mean seed?" in job.stderr
+
+
+# --- real runs ---
+
+
+@pytest.fixture(scope="module")
+def done(tiny_run, tmp_path_factory):
+    """A finished run: its arguments, its output directory and what it printed."""
+    output = tmp_path_factory.mktemp("runs") / "run"
+    arguments = [*tiny_run, f"output={output}"]
+    job = start(*arguments, RAY_ADDRESS="")
+    out, error = job.communicate(timeout=240)
+    assert job.returncode == 0, error
+    return arguments, output, out, error
+
+
+@pytest.mark.cluster
+def test_a_run_prints_figures_on_stdout_and_messages_on_stderr(done):
+    _, output, out, error = done
+    result = figures(out)
+    assert list(result) == [
+        *("run", "task", "metric", "teacher", "half", "ternary", "members", "alphas"),
+        *("ensemble", "seconds", "selection", "seed"),
+    ]
+    assert result["run"] == str(output)
+    assert len(result["members"]) == len(result["alphas"]) == 2
+    assert result["teacher"] > 0.6
+    assert json.loads((output / "results.json").read_text())["ensemble"] == result["ensemble"]
+    assert (output / "scores.png").stat().st_size > 0
+    assert "ensemble of 2" in out
+    assert "held-out" in error
+    assert "Traceback" not in error
+    assert {line.split(":")[0] for line in error.splitlines() if "epoch" in line} == {
+        *("teacher", "half", "ternary", "member 000", "member 001")
+    }
+
+
+@pytest.mark.cluster
+def test_another_run_trains_nothing_and_prints_the_same_figures(done, capfd):
+    arguments, output, out, _ = done
+    before = members(output)
+    assert run_here(*arguments) == 0
+    printed = capfd.readouterr()
+    assert figures(printed.out) == figures(out)
+    assert printed.err == ""
+    assert members(output) == before
+
+
+@pytest.mark.cluster
+def test_a_dry_run_shows_the_plan_and_writes_nothing(done, tmp_path, capfd, monkeypatch):
+    arguments, output, _, _ = done
+    nodes = nullcontext([Node(cpu=4, gpu=0, memory=8e9)])
+    monkeypatch.setattr("bebert_ray.ensemble.cluster.connected", lambda _: nodes)
+    files = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    assert run_here(*arguments, "member.epochs=2", "--dry-run") == 0
+    plan = capfd.readouterr().out
+    assert re.search(r"split +│ done", plan)
+    assert re.search(r"member 000 │ run \(inputs changed: settings\.epochs\)", plan)
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == files
+
+    assert run_here(*arguments, f"output={tmp_path / 'new'}", "--dry-run") == 0
+    assert re.search(r"teacher +│ run ", capfd.readouterr().out)
+    assert not (tmp_path / "new").exists()
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def workers(job):
+    """Processes of the job's Ray that train."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True)
+    table = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
+    parents = {int(pid): int(parent) for pid, parent, *_ in table}
+
+    def belongs(pid):
+        return pid == job.pid or (pid in parents and belongs(parents[pid]))
+
+    return [
+        int(pid)
+        for pid, _, *args in table
+        if args[0].startswith("ray::Worker") and belongs(int(pid))
+    ]
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(900)
+def test_a_killed_worker_and_a_stopped_job_leave_what_is_done_and_the_bits(done, tmp_path):
+    """Killed in a member, then stopped in the next attempt: the third ends as if undisturbed."""
+    arguments, output, out, _ = done
+    again = [*arguments, f"output={tmp_path / 'run'}"]
+
+    job = start(*again, RAY_ADDRESS="")
+    wait_until(lambda: (tmp_path / "run" / "weights" / "000.npy").exists())
+    # All workers there are until the job gives up: that of the stages may still be on its way out.
+    while job.poll() is None:
+        for pid in workers(job):
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.1)
+    _, error = job.communicate(timeout=240)
+    assert job.returncode == 1, error
+    assert re.search(r"error: member 00\d failed: its process died", error)
+    assert (tmp_path / "run" / "split" / "artifact.json").exists()
+
+    job = start(*again, RAY_ADDRESS="")
+    wait_until(lambda: workers(job))
+    job.send_signal(signal.SIGTERM)
+    _, error = job.communicate(timeout=240)
+    assert job.returncode == 128 + signal.SIGTERM, error
+    assert error.endswith("interrupted; give the same command again to go on\n")
+    assert "teacher" not in error
+
+    job = start(*again, RAY_ADDRESS="")
+    resumed, error = job.communicate(timeout=240)
+    assert job.returncode == 0, error
+    assert members(tmp_path / "run") == members(output)
+    ignored = {"run": None, "seconds": None}
+    assert figures(resumed) | ignored == figures(out) | ignored
+
+
+@pytest.mark.cluster
+def test_bagging_of_regression_members_in_parallel(done, tmp_path, capfd):
+    arguments, _, _, _ = done
+    code = run_here(
+        *arguments,
+        f"output={tmp_path / 'run'}",
+        *("data.kind=regression", "data.label_column=score", "teacher.epochs=1"),
+        *("ensemble.method=bagging", "ensemble.strategy=C", "resources.num_cpus=2"),
+        "resources.stage.cpu=1",
+    )
+    printed = capfd.readouterr()
+    assert code == 0, printed.err
+    assert "1 CPU, 0.5 GB a member, 2 at a time" in printed.out
+    result = figures(printed.out)
+    assert (result["metric"], result["alphas"]) == ("pearson", [1.0, 1.0])
+    bits = members(tmp_path / "run")
+    assert bits["000"] != bits["001"]
