@@ -17,14 +17,16 @@ import tempfile
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import Any
 
 from bebert_ray.cli import run_job
 
 EXAMPLES, TOKENS, LABELS = 32, 64, 2
 
 
-def train(steps: int, warmup: int, bits: str) -> dict[str, object]:
+def train(steps: int, warmup: int, bits: str) -> dict[str, Any]:
     """A training step of a binary member against one of transformers' own full-width fp32 model.
 
     Args:
@@ -33,8 +35,8 @@ def train(steps: int, warmup: int, bits: str) -> dict[str, object]:
         bits: of the member, such as 1-1-4.
 
     Returns:
-        Medians: `step_ratio` (member / baseline), `step_ms` of each, `peak_rss_mib` of each process.
-        `baseline_same_malloc` is the baseline in a process with the member's memory settings.
+        Medians: `step_ratio` (member / baseline), `step_ms` of each, `peak_rss_mib` of each
+        process. `baseline_same_malloc` is the baseline in a process with the member's memory settings.
     """
     from bebert_ray.ensemble.worker import ENVIRONMENT
 
@@ -71,7 +73,9 @@ def train(steps: int, warmup: int, bits: str) -> dict[str, object]:
 class _Contestant:
     """A process that takes one training step whenever it is told to."""
 
-    def __init__(self, make: Callable[..., Callable[[], None]], environment: dict[str, str], *args):
+    def __init__(
+        self, make: Callable[..., Callable[[], object]], environment: dict[str, str], *args: object
+    ):
         self.pipe, theirs = multiprocessing.get_context("spawn").Pipe()
         self.process = _spawn(_serve, environment, theirs, make, *args)
         self.pipe.recv()  # ready
@@ -89,7 +93,7 @@ class _Contestant:
         return peak
 
 
-def _serve(pipe: Connection, make: Callable[..., Callable[[], None]], *args: object) -> None:
+def _serve(pipe: Connection, make: Callable[..., Callable[[], object]], *args: object) -> None:
     import torch
 
     torch.set_num_threads(1)
@@ -102,7 +106,7 @@ def _serve(pipe: Connection, make: Callable[..., Callable[[], None]], *args: obj
     pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def _batch() -> dict:
+def _batch() -> dict[str, Any]:
     import torch
 
     torch.manual_seed(0)
@@ -134,7 +138,7 @@ def _make_member(directory: Path, bits: str) -> None:
     save_model(model, directory)
 
 
-def _member_step(checkpoint: Path) -> Callable[[], None]:
+def _member_step(checkpoint: Path) -> Callable[[], object]:
     from bebert_ray.models.bert import load_model
     from bebert_ray.training.fit import FitSettings, make_optimizers, train_step
     from bebert_ray.training.losses import label_loss
@@ -145,7 +149,7 @@ def _member_step(checkpoint: Path) -> Callable[[], None]:
     return lambda: train_step(model, loss, batch, optimizers, settings)
 
 
-def _baseline_step() -> Callable[[], None]:
+def _baseline_step() -> Callable[[], object]:
     import torch
     from transformers import BertForSequenceClassification
 
@@ -165,12 +169,14 @@ def _baseline_step() -> Callable[[], None]:
     return step
 
 
-def _spawn(target: Callable, environment: dict[str, str], *args) -> multiprocessing.Process:
+def _spawn(target: Callable[..., None], environment: dict[str, str], *args: object) -> SpawnProcess:
     # glibc reads its settings when a process starts: they must be in the environment by then.
     before = dict(os.environ)
     os.environ.update(environment)
     try:
-        process = multiprocessing.get_context("spawn").Process(target=target, args=args, daemon=True)
+        process = multiprocessing.get_context("spawn").Process(
+            target=target, args=args, daemon=True
+        )
         process.start()
         return process
     finally:
@@ -178,7 +184,7 @@ def _spawn(target: Callable, environment: dict[str, str], *args) -> multiprocess
         os.environ.update(before)
 
 
-def _in_process(target: Callable, environment: dict[str, str], *args) -> None:
+def _in_process(target: Callable[..., None], environment: dict[str, str], *args: object) -> None:
     process = _spawn(target, environment, *args)
     process.join()
     if process.exitcode:
