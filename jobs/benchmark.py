@@ -36,7 +36,8 @@ def train(steps: int, warmup: int, bits: str) -> dict[str, Any]:
 
     Returns:
         Medians: `step_ratio` (member / baseline), `step_ms` of each, `peak_rss_mib` of each
-        process. `baseline_same_malloc` is the baseline in a process with the member's memory settings.
+        process. `baseline_same_malloc` is the baseline in a process with the member's memory
+        settings.
     """
     from bebert_ray.ensemble.worker import ENVIRONMENT
 
