@@ -74,6 +74,7 @@ def _offline_unless_reachable() -> Iterator[bool]:
 
 
 def is_reachable(endpoint: str) -> bool:
+    """Whether a hub answers within `PROBE_SECONDS`, whatever it says."""
     from huggingface_hub import get_session
 
     answers: list[Any] = []

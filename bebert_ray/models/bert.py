@@ -34,7 +34,7 @@ transformers_logging.disable_progress_bar()
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An encoder on disk: its directory, and the SHA-256 of its weights and config."""
+    """An encoder on disk: its directory, and a SHA-256 of its weights, config and tokenizer."""
 
     path: Path
     digest: str
@@ -58,7 +58,8 @@ def find_checkpoint(model: str) -> Checkpoint:
     else:
         path = _download(model)
     _check_config(path)
-    if not any((path / name).is_file() for name in TOKENIZERS):
+    tokenizer = [path / name for name in TOKENIZERS if (path / name).is_file()]
+    if not tokenizer:
         raise UserError(f"model: {path} has no tokenizer ({' or '.join(TOKENIZERS)})")
     weights = [path / name for name in WEIGHTS if (path / name).is_file()]
     if not weights:
@@ -69,9 +70,9 @@ def find_checkpoint(model: str) -> Checkpoint:
             f"model: the bundled weights {weights[0]} have SHA-256 {digest}, "
             f"expected {BUNDLED_SHA256}; reinstall the package {BUNDLED_PACKAGE.replace('_', '-')}"
         )
-    return Checkpoint(
-        path, hashlib.sha256((digest + _sha256(path / "config.json")).encode()).hexdigest()
-    )
+    others = [path / "config.json", *tokenizer, path / "tokenizer_config.json"]
+    digests = [digest, *(_sha256(file) for file in others if file.is_file())]
+    return Checkpoint(path, hashlib.sha256("".join(digests).encode()).hexdigest())
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:

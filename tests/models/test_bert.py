@@ -18,6 +18,7 @@ from transformers import BertForSequenceClassification
 from bebert_ray.errors import UserError
 from bebert_ray.models import bert
 from bebert_ray.models.bert import (
+    TOKENIZERS,
     copy_of,
     find_checkpoint,
     load_encoder,
@@ -141,7 +142,7 @@ def test_an_encoder_without_a_pooler_gets_one(damaged: Path) -> None:
     load_encoder(find_checkpoint(str(damaged)), 2, 0.1)
 
 
-def test_the_digest_follows_weights_and_config(damaged: Path) -> None:
+def test_the_digest_follows_weights_config_and_tokenizer(damaged: Path) -> None:
     digests = {find_checkpoint(str(damaged)).digest, find_checkpoint(str(damaged)).digest}
     assert len(digests) == 1
     config = json.loads((damaged / "config.json").read_text())
@@ -151,7 +152,10 @@ def test_the_digest_follows_weights_and_config(damaged: Path) -> None:
     weights["embeddings.LayerNorm.bias"] += 1
     safetensors.torch.save_file(weights, damaged / "model.safetensors", {"format": "pt"})
     digests.add(find_checkpoint(str(damaged)).digest)
-    assert len(digests) == 3
+    tokenizer = next(damaged / name for name in TOKENIZERS if (damaged / name).exists())
+    tokenizer.write_text(tokenizer.read_text() + "\n")
+    digests.add(find_checkpoint(str(damaged)).digest)
+    assert len(digests) == 4
 
 
 def test_the_bundled_encoder_is_there_and_loads() -> None:
