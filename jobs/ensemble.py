@@ -9,8 +9,8 @@ from bebert_ray.cli import console, parse_arguments, run_job
 DESCRIPTION = """\
 Train an ensemble of binary BERTs on a GLUE task, or on your own data, and evaluate it.
 
-Runs on this machine, or, as a Ray job, on the cluster it was submitted to. Everything is kept in the
-run directory (`output`): give the same command again, and what is complete there is not redone.
+Runs on this machine, or, as a Ray job, on the cluster it was submitted to. Everything is kept in
+the run directory (`output`): give the same command again, and what is complete is not redone.
 The last line of stdout is one JSON object with the figures.
 exit code: 0 done, 1 the run failed, 2 something in the input is wrong"""
 
