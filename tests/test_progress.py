@@ -56,8 +56,18 @@ def test_a_log_gets_a_line_every_so_often_and_one_for_each_score(tmp_path, clock
     assert "\x1b" not in shown.getvalue()
 
 
+def terminal(shown, kind):
+    return Console(file=shown, width=120, force_terminal=True, _environ={"TERM": kind})
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines(tmp_path, shown):
+    with Board(tmp_path, terminal(shown, "dumb")) as board:
+        board.show(event("teacher", step=10))
+    assert "teacher: epoch" in shown.getvalue()
+
+
 def test_a_terminal_gets_a_bar_for_each_stage(tmp_path, shown):
-    console = Console(file=shown, width=120, force_terminal=True)
+    console = terminal(shown, "xterm-256color")
     with Board(tmp_path, console) as board:
         board.show(event("teacher", step=10))
         board.show(event("member 000", step=20, score=0.75))
