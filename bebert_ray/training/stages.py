@@ -165,8 +165,8 @@ def train_half(work: Work) -> Model:
 
 def train_ternary(work: Work) -> Model:
     """Ternarize the half model and distil it: hidden states and attention, then predictions."""
-    config, stage, teacher = work.config, work.config.ternary, work.parent("half")
-    model = without_dropout(copy_of(teacher))
+    config, stage = work.config, work.config.ternary
+    model = without_dropout(work.parent("half"))
     ternarize_(model, activation_bits(config.bits))
     work.place(model)
     columns = work.splits.train
@@ -175,7 +175,6 @@ def train_ternary(work: Work) -> Model:
     return _distil(
         work,
         model,
-        teacher,
         stage.hidden_epochs,
         stage.hidden_learning_rate,
         work.settings(stage.epochs, stage.learning_rate, stage.batch_size, work.seed("ternary")),
@@ -215,7 +214,6 @@ def train_member(work: Work, sample_weight: np.ndarray, member: int) -> Model:
     return _distil(
         work,
         model,
-        work.parent("half"),
         stage.hidden_epochs if strategy == "C" else 0,
         stage.hidden_learning_rate,
         settings,
@@ -314,18 +312,19 @@ def _fit(
 def _distil(
     work: Work,
     model: Model,
-    teacher: Model,
     hidden_epochs: int,
     hidden_learning_rate: float,
     settings: FitSettings,
     draw: np.ndarray | None = None,
     weight: Tensor | None = None,
 ) -> Model:
-    # Two stages as in TernaryBERT and BinaryBERT; the first has no score to choose an epoch by.
+    # From the half model, in two stages as in TernaryBERT and BinaryBERT: the first needs the model
+    # itself and has no score to choose an epoch by, the second its predictions alone.
     if hidden_epochs:
         first = work.settings(
             hidden_epochs, hidden_learning_rate, settings.batch_size, settings.seed
         )
+        teacher = work.parent("half")
         loss = hidden_loss(model, teacher, attention=True, sample_weight=weight)
         fit(model, work.splits.train, loss, first, sample_weight=draw, report=work.report)
     temperature = work.config.training.temperature
