@@ -13,7 +13,7 @@ from bebert_ray.data.tasks import TASKS
 from bebert_ray.ensemble.members import Ensemble, member_steps, save_weights
 from bebert_ray.ensemble.prepare import Prepared
 from bebert_ray.models.bert import Checkpoint
-from bebert_ray.storage import Artifact
+from bebert_ray.storage import Artifact, Location
 from bebert_ray.training.stages import STAGES
 
 N, HELD_OUT = 8, 4
@@ -40,7 +40,10 @@ def make(tmp_path):
             Checkpoint(Path("model"), "x"),
             {},
         )
-        parents = {name: Artifact(Path(name), name, {}, {}, name) for name in STAGES}
+        parents = {
+            name: Artifact(Path(name), name, {}, {}, name, Location.of(Path(name)))
+            for name in STAGES
+        }
         return Ensemble(prepared, {"train": columns(N), "selection": columns(HELD_OUT)}, parents)
 
     return make
@@ -57,7 +60,7 @@ def artifact(step, wrong=(), wrong_held_out=()):
     step.path.mkdir(parents=True, exist_ok=True)
     arrays = {"train": logits(N, wrong), "selection": logits(HELD_OUT, wrong_held_out)}
     save_file(arrays, step.path / "logits.safetensors")
-    return Artifact(step.path, step.stage, step.inputs, {}, step.name)
+    return Artifact(step.path, step.stage, step.inputs, {}, step.name, Location.of(step.path))
 
 
 def names(ensemble):

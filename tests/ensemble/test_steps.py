@@ -11,7 +11,7 @@ from bebert_ray.data.tasks import TASKS
 from bebert_ray.ensemble.prepare import Prepared
 from bebert_ray.ensemble.steps import member_name, member_step, stage_step
 from bebert_ray.models.bert import Checkpoint
-from bebert_ray.storage import Artifact, fingerprint
+from bebert_ray.storage import Artifact, Location, fingerprint
 from bebert_ray.training.stages import STAGES
 
 EMPTY = Split(([],), np.zeros(0, np.int64))
@@ -24,7 +24,9 @@ def inputs(*overrides, data=None, digest="model", uses=UNIFORM, parents=None):
     corpus = Corpus(TASKS["sst2"], EMPTY, {"dev": EMPTY})
     checkpoint = Checkpoint(Path("model"), digest)
     prepared = Prepared(config, Path("/run"), corpus, checkpoint, data or {"corpus": "x"})
-    made = {name: Artifact(Path(name), name, {}, {}, name) for name in STAGES} | (parents or {})
+    made = {
+        name: Artifact(Path(name), name, {}, {}, name, Location.of(Path(name))) for name in STAGES
+    } | (parents or {})
     steps = [stage_step(prepared, stage, made) for stage in STAGES]
     steps.append(member_step(prepared, 0, uses, made))
     return {step.stage: fingerprint(step.inputs) for step in steps}
@@ -88,7 +90,7 @@ def test_a_member_depends_on_its_weights():
     ],
 )
 def test_a_step_depends_on_what_it_is_made_from(parent, stages):
-    other = Artifact(Path(parent), parent, {}, {}, "other content")
+    other = Artifact(Path(parent), parent, {}, {}, "other content", Location.of(Path(parent)))
     assert changed(parents={parent: other}) == stages
 
 
@@ -97,7 +99,9 @@ def test_names_and_places():
     config = load_config(None, ["task=sst2"])
     corpus = Corpus(TASKS["sst2"], EMPTY, {"dev": EMPTY})
     prepared = Prepared(config, Path("/run"), corpus, Checkpoint(Path("model"), "x"), {})
-    made = {name: Artifact(Path(name), name, {}, {}, name) for name in STAGES}
+    made = {
+        name: Artifact(Path(name), name, {}, {}, name, Location.of(Path(name))) for name in STAGES
+    }
     assert stage_step(prepared, "half", made).path == Path("/run/half")
     assert member_step(prepared, 7, UNIFORM, made).path == Path("/run/members/007")
     fold = member_step(prepared, 7, UNIFORM, made, fold=2)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from bebert_ray import storage
 from bebert_ray.errors import UserError
-from bebert_ray.storage import Artifact, Miss, commit, find, fingerprint, hash_arrays
+from bebert_ray.storage import Artifact, Location, Miss, commit, find, fingerprint, hash_arrays
 
 OLD = {"seed": 1, "data": {"path": None, "lengths": [8, 16]}}
 NEW = {"seed": 2, "data": {"path": None, "lengths": [8, 16]}}
@@ -87,7 +87,9 @@ def test_what_is_committed_is_found(tmp_path):
     assert reason(path) == "absent"
     committed = commit(path, "teacher", OLD, writing())
     assert find(path, OLD) == committed
-    assert committed == Artifact(path, "teacher", OLD, {"accuracy": 0.8}, committed.digest)
+    assert committed == Artifact(
+        path, "teacher", OLD, {"accuracy": 0.8}, committed.digest, Location.of(path)
+    )
     assert names(tmp_path / "run") == ["teacher"]
     record = json.loads((path / "artifact.json").read_text())
     assert record["fingerprint"] == fingerprint(OLD)
@@ -176,14 +178,20 @@ def test_a_kill_at_any_moment_leaves_the_old_artifact_or_the_new_one(tmp_path, o
         if not killed_at(moment, lambda path=path: commit(path, "half", NEW, writing(b"new"))):
             break
         old, new = find(path, OLD), find(path, NEW)
-        assert isinstance(new, Artifact) or isinstance(old, Artifact) == older
-        outcomes.add("new" if isinstance(new, Artifact) else "old")
+        if isinstance(new, Artifact):
+            outcomes.add("new")
+        elif isinstance(old, Artifact):
+            outcomes.add("old")
+        else:
+            assert new.reason == "absent"
+            outcomes.add("absent")
         commit(path, "half", OLD, writing())
         assert isinstance(find(path, OLD), Artifact)
+        storage.sweep(path.parent)
         assert names(path.parent) == ["a"]
     assert isinstance(find(path, NEW), Artifact)
     assert moment > 15
-    assert outcomes == {"old", "new"}
+    assert outcomes == {"new", "absent"} | ({"old"} if older else set())
 
 
 def killed_at(moment, action):

@@ -1,0 +1,24 @@
+"""Where and how a run lies on disk or in an object store. Nothing else in the package knows."""
+
+from bebert_ray.storage.artifacts import Artifact, Miss, commit, fetch, find
+from bebert_ray.storage.files import exists, lock, names, read, remove, sweep, write_atomic
+from bebert_ray.storage.hashing import fingerprint, hash_arrays
+from bebert_ray.storage.location import Location
+
+__all__ = [
+    "Artifact",
+    "Location",
+    "Miss",
+    "commit",
+    "exists",
+    "fetch",
+    "find",
+    "fingerprint",
+    "hash_arrays",
+    "lock",
+    "names",
+    "read",
+    "remove",
+    "sweep",
+    "write_atomic",
+]
