@@ -1,22 +1,24 @@
-"""How artifacts lie on disk. Nothing else in the package knows.
+"""Artifacts: directories that are there complete and as they were written, or not at all.
 
-An artifact is what a finished stage leaves behind: a directory of files and `artifact.json`, the
+An artifact is what a finished step leaves behind: a directory of files and `artifact.json`, the
 record of what made it and what is in it,
 
     {"stage": ..., "inputs": {...}, "fingerprint": sha256 of the inputs,
-     "files": {name: {"sha256": ..., "bytes": ...}}, "facts": {...}}
+     "files": {name: {"sha256": ..., "bytes": ...}}, "facts": {...},
+     "checksum": sha256 of all else in the record}
 
-A stage asks `find` for an artifact made from its inputs, and has `commit` make one if there is
-none. Whatever goes wrong in between, a killed process and a full disk included, `find` sees the
-artifact of before or the new one, complete.
+A step asks `find` for an artifact made from its inputs, and has `commit` make one if there is none.
+Whatever goes wrong in between, a killed process and a full disk included, `find` sees the artifact
+of before, the new one or none, and never one that is half written.
 
-Any number of processes may `find`, one at a time may `commit`: hold the `lock` of the directory
-above, such as the run's.
+Any number of processes may `find` and `commit` at the same time; the last one to commit wins. That
+two do for one step happens when a worker believed dead is not.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,7 +34,7 @@ from bebert_ray.storage.hashing import canonical, checksum, fingerprint
 from bebert_ray.storage.location import Location, explained
 
 RECORD = "artifact.json"
-UNFINISHED = b'"being written"'  # the record, in an object store, while the files are copied
+UNFINISHED = b'"being written"'  # stands for the record in an object store until it is there
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,13 @@ class Artifact:
     """A complete artifact.
 
     Attributes:
-        path: the directory its files are in, on this machine.
+        path: the directory where this machine has its files; for reading only.
         stage: the stage that made it.
         inputs: what it was made from, as JSON gives it back.
         facts: what its stage has to say of it: metrics, seconds, versions.
         digest: hash of the names and contents of its files. In a later stage's inputs it stands
             for this artifact: made anew with the same content, it leaves that stage finished.
-        location: where it is, for all machines.
+        location: where it is.
     """
 
     path: Path
@@ -66,19 +68,19 @@ class Miss:
 
 @dataclass(frozen=True)
 class _Record:
-    """What `artifact.json` says; `files` holds the checksum of each, by name."""
+    """What `artifact.json` says; `files` holds the checksums by name."""
 
     stage: str
     inputs: dict[str, Any]
     facts: dict[str, Any]
-    files: dict[str, dict[str, Any]]
+    files: dict[str, Any]
 
 
 def find(place: Path | Location, inputs: dict[str, Any]) -> Artifact | Miss:
     """The artifact at `place`, if it was made from `inputs` and every file is as it was written.
 
-    Reads and hashes every file; what is in an object store is copied to this machine first, if the
-    copy of an earlier time is not what is there now.
+    Reads and hashes every file. What is in an object store is copied to this machine first, unless
+    it has been before, and has not been written to since.
 
     Raises:
         UserError: what is there cannot be read.
@@ -94,10 +96,10 @@ def find(place: Path | Location, inputs: dict[str, Any]) -> Artifact | Miss:
 
 
 def fetch(place: Path | Location) -> Artifact:
-    """The artifact at `place`, whatever it was made from, if every file is as it was written.
+    """The artifact at `place`, whatever it was made from; every file is as it was written.
 
     Raises:
-        RunError: it is not there, or damaged.
+        RunError: it is absent or damaged.
         UserError: what is there cannot be read.
     """
     location = Location.of(place)
@@ -105,8 +107,7 @@ def fetch(place: Path | Location) -> Artifact:
     found = record if isinstance(record, Miss) else _verify(location, record)
     if isinstance(found, Miss):
         raise RunError(
-            f"{location} cannot be used: {found.reason}; give the same command again, and it is "
-            "made anew"
+            f"{location} is {found.reason}. Give the same command again: it is made anew."
         )
     return found
 
@@ -119,9 +120,10 @@ def commit(
 ) -> Artifact:
     """Make the artifact at `place`, in place of the one there may be.
 
-    The files are written into a draft beside it, the record last, everything is flushed to the
-    disk, and only then does the directory take its place. Into an object store the files are
-    copied from a draft on the local disk, again the record last; until then the artifact is absent.
+    The files are written into a draft on the local disk, the record last, and flushed. Then the
+    draft takes its place; between two renames, for microseconds, there is no artifact. Into an
+    object store the files are copied from the draft, again the record last; all the while there
+    is no artifact.
 
     Args:
         place: the artifact's directory; its parents are made.
@@ -130,113 +132,118 @@ def commit(
         write: writes the files into the directory given to it, and returns the facts, as JSON.
 
     Raises:
-        UserError: the disk is full, permission is missing or the like, or `place` holds something
-            that is not an artifact. What `find` saw there it sees still, or the new artifact; in
-            an object store maybe none.
+        UserError: the disk is full, permission is missing, the store does not answer or the like,
+            or `place` holds something that is not an artifact. On a local disk what `find` saw
+            there it sees still, or the new artifact.
         TypeError, ValueError: `inputs` or the facts are not JSON.
     """
     location = Location.of(place)
     head = {"stage": stage, "inputs": inputs, "fingerprint": fingerprint(inputs)}
     with explained("write", location):
-        if not _replaceable(location):
-            raise UserError(
-                f"{location} is not an artifact of an earlier run, and is in the way of the stage "
-                f"{stage!r}. Move it elsewhere, or choose another output directory."
-            )
+        _check_replaceable(location, stage)
         home = location.local if location.is_local else copies.home(location)
         draft = home.with_name(disk.draft_name(home.name))
         try:
             draft.mkdir(parents=True)
             facts = dict(write(draft))
-            files = _flush(draft)
-            text = json.dumps(
-                head | {"files": files, "facts": facts}, indent=2, ensure_ascii=False
-            ).encode()
+            entries = head | {"files": _flush(draft), "facts": facts}
+            entries["checksum"] = fingerprint(entries)
+            text = json.dumps(entries, indent=2, ensure_ascii=False).encode()
+            record = _parse(text)
             disk.write_file(draft / RECORD, text)
-            if location.is_local:
-                disk.move_directory(draft, home)
-            else:
-                _publish(draft, location, [*files, RECORD])
-                home = copies.keep_copy(draft, location)
-        except BaseException:
+            return _publish(draft, location, record)
+        finally:
             shutil.rmtree(draft, ignore_errors=True)
-            raise
-    return _artifact(location, home, _parse(text))
 
 
-def _publish(draft: Path, location: Location, names: list[str]) -> None:
-    """Copy the files of an artifact, the record last, in place of all that is at `location`."""
-    write_atomic(location / RECORD, UNFINISHED)
-    copies.prune(location, names)
-    copies.upload(draft, names, location)
-
-
-def _replaceable(location: Location) -> bool:
-    """Whether nothing but an artifact would be lost with `location`."""
+def _check_replaceable(location: Location, stage: str) -> None:
+    """Refuse to replace anything but an artifact or an empty directory."""
     if exists(location / RECORD):
-        return True
+        return
     kind = location.filesystem.get_file_info(location.path).type
-    return kind == FileType.NotFound or (kind == FileType.Directory and not names(location))
+    if kind == FileType.File or names(location):
+        raise UserError(
+            f"{location} is not an artifact of an earlier run, and is in the way of the stage "
+            f"{stage!r}. Move it elsewhere, or choose another output directory."
+        )
+
+
+def _publish(draft: Path, location: Location, record: _Record) -> Artifact:
+    """Have a complete draft take its place, and the place of all that is there."""
+    if location.is_local:
+        disk.move_directory(draft, location.local)
+        return _artifact(location, location.local, record)
+    write_atomic(location / RECORD, UNFINISHED)
+    copies.prune(location, {*record.files, RECORD})
+    copies.upload(draft, [*record.files, RECORD], location)
+    path, damage = _copy(location, record, lambda path: os.rename(draft, path))
+    if damage:
+        raise OSError(f"{damage}; another process has written there at the same time")
+    return _artifact(location, path, record)
 
 
 def _read_record(location: Location) -> _Record | Miss:
     try:
         text = read(location / RECORD)
+        return Miss("absent") if text == UNFINISHED else _parse(text)
     except FileNotFoundError:
         return Miss("absent")
-    if text == UNFINISHED:
-        return Miss("absent")
-    try:
-        return _parse(text)
-    except (ValueError, KeyError, TypeError):
-        return Miss(f"damaged: {RECORD} is not a record of an artifact")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Miss(f"damaged: {RECORD} is not as it was written")
 
 
 def _parse(text: bytes) -> _Record:
     entries = json.loads(text)
-    inputs, facts, files = (dict(entries[key]) for key in ("inputs", "facts", "files"))
-    if entries["fingerprint"] != fingerprint(inputs):
-        raise ValueError("the inputs are not those that were written")
+    # Records of earlier versions have no checksum.
+    expected = entries.pop("checksum", None)
+    if expected is not None and expected != fingerprint(entries):
+        raise ValueError("the record is not as it was written")
+    stage = entries.pop("stage")
+    inputs, facts, files = (dict(entries.pop(key)) for key in ("inputs", "facts", "files"))
+    if entries != {"fingerprint": fingerprint(inputs)}:
+        raise ValueError("the inputs are not as they were written")
     for name in map(PurePosixPath, files):
         if name.is_absolute() or ".." in name.parts:
-            raise ValueError(f"{name} is no name of a file in the artifact")
-    return _Record(entries["stage"], inputs, facts, files)
+            raise ValueError(f"{name} is not in the artifact")
+    return _Record(stage, inputs, facts, files)
 
 
 def _verify(location: Location, record: _Record) -> Artifact | Miss:
-    """The artifact at `location`, if its files are those of the record."""
+    """The artifact at `location`, if its files are as the record says."""
     with explained("read", location):
         if location.is_local:
             path, damage = location.local, _damage(location.local, record)
         else:
-            path, damage = _verified_copy(location, record)
+            path, damage = _copy(
+                location,
+                record,
+                lambda path: copies.download(location, record.files, path),
+            )
     return Miss(f"damaged: {damage}") if damage else _artifact(location, path, record)
 
 
-def _verified_copy(location: Location, record: _Record) -> tuple[Path, str | None]:
-    """The local copy of a remote artifact, made if need be, and what is wrong with it."""
-    copy = copies.find_copy(location)
-    if _damage(copy, record) is None:
-        return copy, None
-    draft = copy.with_name(disk.draft_name(copy.name))
-    try:
-        draft.mkdir(parents=True)
-        copies.download(location, record.files, draft)
-        damage = _damage(draft, record)
-        if damage is None:
-            copy = copies.keep_copy(draft, location)
-        return copy, damage
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+def _copy(
+    location: Location, record: _Record, fill: Callable[[Path], None]
+) -> tuple[Path, str | None]:
+    """Where this machine has the files of a remote artifact, and what is wrong with them.
+
+    If they are not there yet, `fill` puts them there.
+    """
+    with copies.only_copy(location) as path:
+        damage = _damage(path, record)
+        if damage:
+            shutil.rmtree(path, ignore_errors=True)
+            fill(path)
+            damage = _damage(path, record)
+        return path, damage
 
 
 def _damage(directory: Path, record: _Record) -> str | None:
-    """What is wrong with the files in `directory`, if something is."""
     for name, expected in record.files.items():
         try:
             if checksum(directory / name) != expected:
                 return f"{name} is not as it was written"
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return f"{name} is missing"
     return None
 

@@ -1,63 +1,61 @@
-"""Copies, on this machine, of directories in object stores.
+"""Directories of an object store, and their copies on this machine.
 
-The copy of a directory is in a per-user cache, under a name that says how the store lists the
-files, size and time of change of each: whatever is written there since, by whomever, is fetched
-anew. The cache mirrors the stores, so that what is deleted there is deleted here.
+The copy of a directory is in a per-user cache, under a name made of how the store lists its files,
+size and time of change of each: what is written there since, by whomever, is fetched anew. The
+cache mirrors the stores, and what is removed there is removed here.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from pyarrow.fs import FileInfo, FileSelector, FileType, copy_files
 
-from bebert_ray.storage import disk
 from bebert_ray.storage.hashing import fingerprint
 from bebert_ray.storage.location import Location
 
+LOCK = ".lock"
+
 
 def home(location: Location) -> Path:
-    """Where copies of `location` are: a local directory, there or not."""
+    """Where copies of `location` are, if there are any."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     parts = urlsplit(location.text)
     store = fingerprint([parts.scheme, parts.netloc, parts.query])[:16]
     return Path(cache, "bebert_ray", store, location.path.lstrip("/"))
 
 
-def find_copy(location: Location) -> Path:
-    """Where the copy of `location`, as it is now, is or has to go.
+@contextmanager
+def only_copy(location: Location) -> Iterator[Path]:
+    """Where the copy of `location`, as it is now, is or has to go; all other copies are deleted.
+
+    The processes of a machine take turns: whoever comes second finds what the first has copied.
 
     Raises:
-        OSError: the store does not answer.
+        OSError: the store does not answer, or the cache cannot be written to.
     """
-    listing = [[name, info.size, info.mtime_ns] for name, info in sorted(_list(location).items())]
-    return home(location) / fingerprint(listing)
-
-
-def keep_copy(draft: Path, location: Location) -> Path:
-    """Make the directory `draft` the copy of `location` as it is now, the only one.
-
-    Raises:
-        OSError: the store does not answer, or the directory cannot be moved.
-    """
-    copy = find_copy(location)
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    disk.move_directory(draft, copy)
-    for entry in copy.parent.iterdir():
-        if entry != copy and not disk.is_draft(entry.name):
-            shutil.rmtree(entry, ignore_errors=True)
-    return copy
+    files = sorted(_list(location).items())
+    name = fingerprint([[name, info.size, info.mtime_ns] for name, info in files])
+    directory = home(location)
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for entry in directory.iterdir():
+            if entry.name not in (LOCK, name):
+                shutil.rmtree(entry)
+        yield directory / name
 
 
 def forget(location: Location) -> None:
-    """Delete all copies of what is at and below `location`."""
-    if not location.is_local:
-        shutil.rmtree(home(location), ignore_errors=True)
+    """Delete all copies of what is at `location`, and below."""
+    shutil.rmtree(home(location), ignore_errors=True)
 
 
 def download(location: Location, names: Iterable[str], directory: Path) -> None:
@@ -67,15 +65,14 @@ def download(location: Location, names: Iterable[str], directory: Path) -> None:
         OSError: the store does not answer, or the disk is full.
     """
     there = _list(location)
-    for name in names:
-        if name in there:
-            path = directory / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            copy_files(there[name].path, str(path), source_filesystem=location.filesystem)
+    for name in there.keys() & set(names):
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        copy_files(there[name].path, str(path), source_filesystem=location.filesystem)
 
 
 def upload(directory: Path, names: Iterable[str], location: Location) -> None:
-    """Copy the named files of a local directory to `location`.
+    """Copy the named files of a local directory, in this order.
 
     Raises:
         OSError: the store does not answer, or does not allow it.
@@ -86,7 +83,7 @@ def upload(directory: Path, names: Iterable[str], location: Location) -> None:
 
 
 def put(location: Location, write: Callable[[], None]) -> None:
-    """Have a file written; make its directory only where there are such things, unlike in S3."""
+    """Have a file written, and its directory made, where there is such a thing, if need be."""
     try:
         write()
     except FileNotFoundError:
@@ -100,8 +97,9 @@ def prune(location: Location, names: Collection[str]) -> None:
     Raises:
         OSError: the store does not answer, or does not allow it.
     """
-    for name in _list(location).keys() - set(names):
-        location.filesystem.delete_file((location / name).path)
+    for name, info in _list(location).items():
+        if name not in names:
+            location.filesystem.delete_file(info.path)
 
 
 def _list(location: Location) -> dict[str, FileInfo]:

@@ -29,7 +29,8 @@ def read(place: Path | Location) -> bytes:
         if location.is_local:
             return location.local.read_bytes()
         with location.filesystem.open_input_stream(location.path, compression=None) as stream:
-            return stream.readall()
+            content: bytes = stream.read()
+            return content
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -40,11 +41,14 @@ def exists(place: Path | Location) -> bool:
     """Whether there is such a file or directory.
 
     Raises:
-        UserError: one cannot know.
+        UserError: there is no telling.
     """
     location = Location.of(place)
     with explained("read", location):
-        return location.filesystem.get_file_info(location.path).type != FileType.NotFound
+        if location.is_local:
+            return location.local.exists()
+        info = location.filesystem.get_file_info(location.path)
+        return bool(info.type != FileType.NotFound)
 
 
 def names(place: Path | Location) -> set[str]:
@@ -55,8 +59,12 @@ def names(place: Path | Location) -> set[str]:
     """
     location = Location.of(place)
     with explained("read", location):
+        if location.is_local:
+            with suppress(FileNotFoundError):
+                return {entry.name for entry in location.local.iterdir()}
+            return set()
         selector = FileSelector(location.path, allow_not_found=True)
-        return {entry.base_name for entry in location.filesystem.get_file_info(selector)}
+        return {info.base_name for info in location.filesystem.get_file_info(selector)}
 
 
 def write_atomic(place: Path | Location, content: str | bytes) -> None:
@@ -69,55 +77,62 @@ def write_atomic(place: Path | Location, content: str | bytes) -> None:
     """
     location = Location.of(place)
     content = content.encode() if isinstance(content, str) else content
+
+    def write_stream() -> None:
+        # An object store shows a file once it is complete.
+        with location.filesystem.open_output_stream(location.path, compression=None) as stream:
+            stream.write(content)
+
     with explained("write", location):
         if location.is_local:
             location.local.parent.mkdir(parents=True, exist_ok=True)
             disk.write_file(location.local, content)
-            return
-        copies.put(location, lambda: _write_stream(location, content))
+        else:
+            copies.put(location, write_stream)
 
 
 def remove(place: Path | Location) -> None:
-    """Delete a file, or a directory with all in it. That it is not there is fine.
+    """Delete a file, or a directory with all that is in it. It need not be there.
 
     Raises:
         UserError: it cannot be deleted.
     """
     location = Location.of(place)
     with explained("delete", location), suppress(FileNotFoundError):
-        kind = location.filesystem.get_file_info(location.path).type
-        if kind == FileType.Directory:
-            location.filesystem.delete_dir(location.path)
+        if not location.is_local:
             copies.forget(location)
-        elif kind != FileType.NotFound:
-            location.filesystem.delete_file(location.path)
+            if location.filesystem.get_file_info(location.path).type == FileType.Directory:
+                location.filesystem.delete_dir(location.path)
+            else:
+                location.filesystem.delete_file(location.path)
+        elif location.local.is_dir() and not location.local.is_symlink():
+            shutil.rmtree(location.local)
+        else:
+            location.local.unlink()
 
 
 def sweep(place: Path | Location) -> None:
-    """Delete, anywhere below a directory, the drafts of writers that were killed.
+    """Delete, anywhere below a directory, the drafts that killed writers have left on this machine.
 
-    Hold its `lock`. A writer that is still alive fails.
-
-    Raises:
-        UserError: something cannot be read or deleted.
+    Hold the `lock` of the directory. A writer that lives on nevertheless fails. What cannot be
+    deleted stays, and does no harm.
     """
     location = Location.of(place)
-    root = location.local if location.is_local else copies.home(location)
-    with explained("clean up", location):
-        for directory, below, files in os.walk(root):
-            for name in filter(disk.is_draft, files):
-                Path(directory, name).unlink(missing_ok=True)
-            for name in filter(disk.is_draft, below):
-                shutil.rmtree(Path(directory, name))
-            below[:] = [name for name in below if not disk.is_draft(name)]
+    top = location.local if location.is_local else copies.home(location)
+    for directory, directories, files in os.walk(top):
+        for name in filter(disk.is_draft, files):
+            with suppress(OSError):
+                os.unlink(os.path.join(directory, name))
+        for name in filter(disk.is_draft, directories):
+            shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
 
 
 @contextmanager
 def lock(place: Path | Location) -> Iterator[None]:
     """Hold a directory, made if need be, for this process; the end of the process frees it.
 
-    Only local ones can be held, those on a shared disk among them: object stores have no locks,
-    and there it is up to people that two runs do not write to one place.
+    Only a local directory can be held, or one on a shared disk. Object stores have no locks: there
+    it is up to people that no two runs write to one place.
 
     Raises:
         UserError: another process holds it, or it cannot be written to.
@@ -127,31 +142,22 @@ def lock(place: Path | Location) -> Iterator[None]:
         yield
         return
     directory = location.local
-    try:
+    with explained("lock", location):
         directory.mkdir(parents=True, exist_ok=True)
         file = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT)
-    except OSError as error:
-        raise unusable("lock", location, error) from error
     try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with explained("lock", location):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(file, 500, 0).decode() or "another process"
+                raise UserError(
+                    f"{directory} is in use by {holder}. Wait for it to end, or choose another "
+                    "output directory."
+                ) from None
             # For people only. The file stays: to remove it would race with whoever comes next.
             os.ftruncate(file, 0)
             os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-        except BlockingIOError:
-            holder = os.pread(file, 500, 0).decode() or "another process"
-            raise UserError(
-                f"{directory} is in use by {holder}. Wait for it to end, or choose another "
-                "output directory."
-            ) from None
-        except OSError as error:
-            raise unusable("lock", location, error) from error
         yield
     finally:
         os.close(file)
-
-
-def _write_stream(location: Location, content: bytes) -> None:
-    # Object stores show a file once its stream is closed.
-    with location.filesystem.open_output_stream(location.path, compression=None) as stream:
-        stream.write(content)
