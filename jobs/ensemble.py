@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     from bebert_ray.config import to_yaml
     from bebert_ray.ensemble.cluster import allot, connected
     from bebert_ray.ensemble.crew import Crew
-    from bebert_ray.ensemble.driver import make_plan, run
+    from bebert_ray.ensemble.driver import Run, make_plan, results
     from bebert_ray.ensemble.prepare import open_run, prepare
     from bebert_ray.progress import Board
     from bebert_ray.report import draw, print_plan, print_table, to_json
@@ -49,12 +49,15 @@ def main(arguments: list[str] | None = None) -> None:
         with lock(directory):
             splits = open_run(prepared)
             with Board(directory, console(stderr=True)) as board:
-                results = run(prepared, splits, Crew(prepared, splits, allotments, board).do)
-            write_atomic(directory / "results.json", to_json(results.everything(), indent=2))
-            draw(results, directory / "scores.png")
-    print_table(results, out)
+                crew = Crew(prepared, splits, allotments, board)
+                run = Run(prepared, splits, crew.report)
+                crew.do(run)
+            figures = results(run)
+            write_atomic(directory / "results.json", to_json(figures.everything(), indent=2))
+            draw(figures, directory / "scores.png")
+    print_table(figures, out)
     out.print(f"all figures: {directory / 'results.json'}, picture: {directory / 'scores.png'}")
-    print(to_json(results.summary()), flush=True)
+    print(to_json(figures.summary()), flush=True)
 
 
 if __name__ == "__main__":

@@ -158,6 +158,10 @@ class TrainingConfig:
         default=0.1, ge=0, lt=1, description="dropout of the teacher and the half model"
     )
     eval_batch_size: Count = Field(default=128, description="examples in an evaluation step")
+    checkpoint_every: Count = Field(
+        default=500,
+        description="steps between checkpoints; each epoch ends with one besides",
+    )
 
 
 @dataclass(frozen=True, config=_CHECKS)
@@ -173,12 +177,17 @@ class EnsembleConfig:
         default="A",
         description="A: no distillation, B: logits, C: hidden states and attention, then logits",
     )
-    schedule: Annotated[Literal["sequential", "parallel"], Derived] = Field(
+    schedule: Annotated[Literal["sequential", "pipelined", "parallel"], Derived] = Field(
         default_factory=lambda given: (
             "parallel" if given.get("method") == "bagging" else "sequential"
         ),
         json_schema_extra={"default": None},
-        description="null: sequential for boosting, parallel for bagging",
+        description="boosting: sequential (the default: one member after another) or pipelined "
+        "(all at once, in rounds); bagging: parallel",
+    )
+    rounds: Annotated[int, Field(strict=True, ge=2)] | None = Field(
+        default=None,
+        description="pipelined: rounds that a member's epochs are divided into; null: one an epoch",
     )
     sample_weight: Literal["resample", "loss"] = Field(
         default="resample",
@@ -226,11 +235,17 @@ class MemberResources:
 
 @dataclass(frozen=True, config=_CHECKS)
 class ResourcesConfig:
-    """What the run may take of the cluster."""
+    """What the run may take of the cluster, and what it puts up with."""
 
     num_cpus: Count | None = Field(
         default=None,
         description="CPUs of a Ray that the job starts itself; null: all of this machine's",
+    )
+    stage_workers: Count = Field(
+        default=1, description="data-parallel processes of each earlier stage, with the below each"
+    )
+    max_restarts: Annotated[int, Field(strict=True, ge=0)] = Field(
+        default=3, description="how often the work of a process that died is taken up again"
     )
     stage: StageResources = Field(default_factory=StageResources, description="each earlier stage")
     member: MemberResources = Field(default_factory=MemberResources, description="each member")
@@ -304,6 +319,13 @@ class Config:
         default_factory=ResourcesConfig, description="what the run may take of the cluster"
     )
 
+    @property
+    def rounds(self) -> int:
+        """How many rounds a member trains in: 1 unless the schedule is pipelined."""
+        if self.ensemble.schedule != "pipelined":
+            return 1
+        return self.ensemble.rounds or self.member.epochs
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         conflicts = list(_conflicts(self))
@@ -314,7 +336,7 @@ class Config:
 
 
 def _conflicts(config: Config) -> Iterator[Conflict]:
-    data, ensemble, resources = config.data, config.ensemble, config.resources
+    data, resources = config.data, config.resources
     if config.task == CUSTOM:
         for name in ("path", "text_columns", "label_column"):
             if not getattr(data, name):
@@ -334,13 +356,7 @@ def _conflicts(config: Config) -> Iterator[Conflict]:
         yield Conflict(
             "data.text_columns", ("data.label_column",), "names the same column more than once"
         )
-    if ensemble.method == "boosting" and ensemble.schedule == "parallel":
-        yield Conflict(
-            "ensemble.schedule",
-            ("ensemble.method",),
-            "boosting cannot be parallel, each member needs the errors of those before it; "
-            "set ensemble.schedule=sequential or ensemble.method=bagging",
-        )
+    yield from _schedule_conflicts(config)
     for name, cpu in (("stage", resources.stage.cpu), ("member", resources.member.cpu)):
         if cpu is not None and resources.num_cpus is not None and cpu > resources.num_cpus:
             yield Conflict(
@@ -348,3 +364,44 @@ def _conflicts(config: Config) -> Iterator[Conflict]:
                 ("resources.num_cpus",),
                 f"asks for {cpu} CPUs where resources.num_cpus allows {resources.num_cpus}",
             )
+
+
+def _schedule_conflicts(config: Config) -> Iterator[Conflict]:
+    ensemble, epochs = config.ensemble, config.member.epochs
+    schedule, among = ensemble.schedule, ("ensemble.method",)
+    if ensemble.method == "boosting" and schedule == "parallel":
+        yield Conflict(
+            "ensemble.schedule",
+            among,
+            "boosting cannot be parallel, each member needs the errors of those before it; "
+            "set ensemble.schedule=pipelined or ensemble.method=bagging",
+        )
+    if ensemble.method == "bagging" and schedule == "pipelined":
+        yield Conflict(
+            "ensemble.schedule",
+            among,
+            "bagging members need nothing of each other; set ensemble.schedule=parallel",
+        )
+    if schedule != "pipelined":
+        if ensemble.rounds is not None:
+            yield Conflict(
+                "ensemble.rounds",
+                ("ensemble.schedule",),
+                f"{schedule} members train in one go; leave it out, or set "
+                "ensemble.schedule=pipelined",
+            )
+        return
+    if ensemble.errors == "out_of_fold":
+        yield Conflict(
+            "ensemble.errors",
+            ("ensemble.schedule",),
+            "out_of_fold needs the folds' models before the next member starts; set "
+            "ensemble.schedule=sequential or ensemble.errors=holdout",
+        )
+    if config.rounds < 2 or epochs % config.rounds:
+        yield Conflict(
+            "ensemble.rounds",
+            ("member.epochs", "ensemble.schedule"),
+            f"{epochs} epochs of a member cannot be divided into {max(2, config.rounds)} rounds of "
+            "whole epochs; change member.epochs or ensemble.rounds",
+        )

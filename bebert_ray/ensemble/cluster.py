@@ -9,11 +9,13 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import ray
 from ray.exceptions import RayError
+from ray.util.state import get_log
 
 from bebert_ray.config import Config, ResourcesConfig
 from bebert_ray.ensemble.members import judges
@@ -63,10 +65,18 @@ class Allotment:
 
 @dataclass(frozen=True)
 class Allotments:
-    """What a shared stage and what a member gets, and how many members train at the same time."""
+    """What the workers of a run get.
+
+    Attributes:
+        stage: the worker of the shared stages.
+        member: the worker of a member.
+        together: how many members, or folds of one, need not wait for each other.
+        in_flight: how many of these the cluster has room for.
+    """
 
     stage: Allotment
     member: Allotment
+    together: int
     in_flight: int
 
 
@@ -97,8 +107,7 @@ def connected(resources: ResourcesConfig) -> Iterator[list[Node]]:
             "unset it to use this machine alone"
         ) from error
     try:
-        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        yield [Node(int(r.get("CPU", 0)), r.get("GPU", 0), r.get("memory", 0)) for r in alive]
+        yield live_nodes()
     except RayError as error:
         raise RunError(f"Ray failed: {error}") from error
     finally:
@@ -127,14 +136,45 @@ def allot(config: Config, nodes: list[Node]) -> Allotments:
                 f"resources.{name}: {need} fit on no machine of the cluster "
                 f"({'; '.join(map(str, nodes))}); ask for less"
             )
-    room = sum(node.holds(member) for node in nodes)
-    return Allotments(stage, member, min(together, room))
+    return Allotments(stage, member, together, min(together, room(nodes, member)))
+
+
+def live_nodes() -> list[Node]:
+    """The machines that the cluster has now."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Node(int(r.get("CPU", 0)), r.get("GPU", 0), r.get("memory", 0)) for r in alive]
+
+
+def room(nodes: list[Node], need: Allotment) -> int:
+    """How many workers fit on the machines."""
+    return sum(node.holds(need) for node in nodes)
+
+
+def last_lines(log: str, node: str, count: int) -> list[str]:
+    """The last lines that a worker, dead or alive, has written; none if they cannot be had.
+
+    Args:
+        log: path of its log.
+        node: name of its machine.
+        count: how many lines.
+    """
+    path = Path(log)
+    try:
+        if node == socket.gethostname():
+            return path.read_text(errors="replace").splitlines()[-count:]
+        addresses = {n["NodeManagerHostname"]: n["NodeManagerAddress"] for n in ray.nodes()}
+        parts = get_log(node_ip=addresses[node], filename=path.name, tail=count)
+        return "".join(parts).splitlines()
+    except Exception:  # the machine is gone, or the cluster has no such service
+        return []
 
 
 def members_together(config: Config) -> int:
     """How many members, or folds of one, need not wait for each other."""
     ensemble = config.ensemble
-    return ensemble.members if ensemble.schedule == "parallel" else 1 + len(judges(ensemble))
+    if ensemble.schedule == "sequential":
+        return 1 + len(judges(ensemble))
+    return ensemble.members
 
 
 def _probe(address: str) -> None:

@@ -1,29 +1,45 @@
-"""The workers of a run: Ray actors, one for the shared stages and one for each member."""
+"""The workers of a run: Ray actors that take its steps, and are replaced when they die.
+
+Members have as many workers as the cluster has room for, and a member goes to the next that is
+free. One that trains in rounds stays with its worker, which has it in memory. Who dies takes
+nothing along: the step is taken again, from its checkpoint, by another.
+"""
 
 from __future__ import annotations
 
+import heapq
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.queue import Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bebert_ray.data.columns import Columns
-from bebert_ray.ensemble.cluster import Allotment, Allotments
-from bebert_ray.ensemble.members import save_weights
+from bebert_ray.ensemble.cluster import Allotment, Allotments, last_lines, live_nodes, room
+from bebert_ray.ensemble.driver import Run, found
+from bebert_ray.ensemble.gauges import Gauges
+from bebert_ray.ensemble.members import keep_weights
 from bebert_ray.ensemble.prepare import Prepared
 from bebert_ray.ensemble.steps import Step
 from bebert_ray.ensemble.worker import ENVIRONMENT, Worker
 from bebert_ray.errors import RunError, UserError
 from bebert_ray.progress import Board
-from bebert_ray.storage import Artifact, Miss
+from bebert_ray.storage import Miss, exists
 
 POLL = 0.5  # seconds between looks at the workers
+RECOUNT = 5.0  # seconds between looks at the cluster
+PATIENCE = 30.0  # seconds that a worker may wait for its room before people are told
+LOG_LINES = 20
 
 
 class Crew:
-    """Has steps done by workers, as soon as there is room for them, and watches until they are.
+    """Has the steps of a run taken by workers.
 
     Args:
         prepared: the run.
@@ -41,7 +57,33 @@ class Crew:
     ):
         self._prepared, self._columns = prepared, splits
         self._allotments, self._board = allotments, board
-        self._stage_worker: Any = None
+        self._gauges = Gauges(str(prepared.directory))
+        self._hands: list[_Hand] = []
+        self._waiting: list[_Ready] = []
+        self._busy: dict[Any, _Hand] = {}  # by Ray's reference to the call
+        self._restarts: Counter[str] = Counter()
+        self._room, self._counted = allotments.in_flight, time.monotonic()
+
+    def do(self, run: Run) -> None:
+        """Take all steps of a run that are not done yet.
+
+        Raises:
+            RunError: a step failed; the message says which, and why.
+        """
+        self._offer(run, run.start())
+        while self._waiting or self._busy:
+            self._assign()
+            done, _ = ray.wait(list(self._busy), timeout=POLL) if self._busy else ([], [])
+            self._listen()
+            for call in done:
+                self._finish(run, call)
+            self._recount()
+        self._listen()
+
+    def report(self, event: dict[str, Any]) -> None:
+        """Show an event and record it."""
+        self._board.show(event)
+        self._gauges.show(event)
 
     @cached_property
     def _splits(self) -> Any:
@@ -50,34 +92,57 @@ class Crew:
 
     @cached_property
     def _events(self) -> Queue:
-        return Queue(actor_options={"num_cpus": 0})
+        # Beside the driver: it lives as long as somebody listens.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
-    def do(self, steps: list[Step]) -> list[Artifact]:
-        """What the steps make; those that are not done yet are now, at the same time.
+    def _offer(self, run: Run, steps: list[Step]) -> None:
+        """Take in what is done already of the steps that are due, and of those after them."""
+        while steps:
+            step = steps.pop()
+            known = found(step)
+            if step.member is not None:
+                kept = keep_weights(step, self._prepared.directory)
+                if not kept and not isinstance(known, Miss):
+                    self._note(step, f"weights/{step.path.name}.npy was damaged; written anew")
+            if isinstance(known, Miss):
+                if known.reason.startswith("damaged"):
+                    self._note(step, f"{step.path} is {known.reason}; {step.name} is done again")
+                heapq.heappush(self._waiting, _Ready.of(step))
+            else:
+                steps += run.advance(step, *known)
 
-        Raises:
-            RunError: a step failed; the message says which, and why.
+    def _assign(self) -> None:
+        """Give waiting steps to workers, the first member first, while there are any."""
+        while self._waiting and (hand := self._hand_for(self._waiting[0].step)):
+            hand.step = heapq.heappop(self._waiting).step
+            hand.trainee, hand.since, hand.at_work = hand.step.trainee, time.monotonic(), False
+            self._busy[hand.actor.take.remote(hand.step, self._splits)] = hand
+
+    def _hand_for(self, step: Step) -> _Hand | None:
+        """A worker for a step: the one that has its trainee, a free one, a new one.
+
+        Else one that waits with a later member in memory: that one waits for a member before it,
+        perhaps for this.
         """
-        found = {step: step.find() for step in steps}
-        missing = [step for step, known in found.items() if isinstance(known, Miss)]
-        for step in missing:
-            if step.sample_weight is not None:
-                save_weights(step.sample_weight, self._prepared.directory, step.path.name)
-        self._watch({self._start(step): step for step in missing})
-        return [_made(step) if isinstance(known, Miss) else known for step, known in found.items()]
+        shared = step.member is None
+        for hand in [hand for hand in self._hands if hand.shared != shared and not hand.step]:
+            self._dismiss(hand)  # stages and members take turns: one needs the other's room
+        idle = [hand for hand in self._hands if not hand.step]
+        for wanted in (step.trainee, ""):
+            for hand in idle:
+                if hand.trainee == wanted:
+                    return hand
+        if len(self._hands) < (1 if shared else self._room):
+            return self._hire(shared)
+        later = [hand for hand in idle if hand.trainee > step.trainee]
+        return max(later, key=lambda hand: hand.trainee, default=None)
 
-    def _start(self, step: Step) -> Any:
-        if step.member is None:
-            self._stage_worker = self._stage_worker or self._hire(self._allotments.stage)
-            return self._stage_worker.take.remote(step, self._splits)
-        # An actor ends, and makes room, once its calls are done and no handle is left.
-        self._stage_worker = None
-        return self._hire(self._allotments.member).take.remote(step, self._splits)
-
-    def _hire(self, allotment: Allotment) -> Any:
+    def _hire(self, shared: bool) -> _Hand:
         prepared = self._prepared
+        allotment = self._allotments.stage if shared else self._allotments.member
         actor: Any = ray.remote(Worker)
-        return actor.options(
+        handle = actor.options(
             num_cpus=allotment.cpu,
             num_gpus=allotment.gpu,
             memory=allotment.memory or None,
@@ -88,40 +153,158 @@ class Crew:
             prepared.checkpoint,
             prepared.directory,
             allotment.cpu,
-            self._events.put,
+            _Post(self._events),
         )
+        hand = _Hand(handle, shared, allotment)
+        self._hands.append(hand)
+        return hand
 
-    def _watch(self, steps: dict[Any, Step]) -> None:
-        """Show the progress of calls until all are done; `steps` by Ray's reference to the call."""
-        pending = list(steps)
-        while pending:
-            done, pending = ray.wait(pending, timeout=POLL)
-            for event in self._events.get_nowait_batch(self._events.qsize()):
-                self._board.show(event)
-            for call in done:
-                _check(call, steps[call])
+    def _dismiss(self, hand: _Hand) -> None:
+        self._hands.remove(hand)
+        ray.kill(hand.actor)
 
+    def _listen(self) -> None:
+        """Pass on what workers report, and what there is to say of those that do not."""
+        for event in self._events.get_nowait_batch(self._events.qsize()):
+            if event["kind"] == "start":
+                for hand in self._hands:
+                    if hand.step and hand.trainee == event["stage"]:
+                        hand.at_work, hand.log = True, event["log"]
+                        hand.node, hand.pid = event["node"], event["pid"]
+            self.report(event)
+        for hand in self._hands:
+            if hand.step and not hand.at_work and time.monotonic() - hand.since > PATIENCE:
+                hand.since = float("inf")
+                nodes = "; ".join(map(str, live_nodes())) or "no machine"
+                self._note(hand.step, f"waits for {hand.allotment}; the cluster has {nodes}")
 
-def _check(call: Any, step: Step) -> None:
-    try:
-        ray.get(call)
-    except RayTaskError as error:
-        cause = error.cause
-        if isinstance(cause, UserError | RunError | OSError):
-            raise RunError(f"{step.name} failed: {cause}") from error
-        raise RunError(f"{step.name} failed, with a mistake of ours:\n{error}") from error
-    except RayError as error:
-        raise RunError(
-            f"{step.name} failed: its process died; what was finished before is kept, give the "
-            f"same command again to go on\n{error}"
-        ) from error
+    def _finish(self, run: Run, call: Any) -> None:
+        """Take in what a call has come to."""
+        hand = self._busy.pop(call)
+        step, hand.step = hand.step, None
+        assert step is not None
+        try:
+            artifact, logits = ray.get(call)
+        except RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, UserError | RunError | OSError):
+                raise RunError(f"{step.name} failed: {cause}") from error
+            raise RunError(f"{step.name} failed, with a mistake of ours:\n{error}") from error
+        except RayError as error:
+            self._replace(hand, step, error)
+            return
+        if not exists(step.path):
+            raise RunError(
+                f"{step.name} was done, but {step.path} is not there; all machines of the cluster "
+                "must share the disk of the run directory"
+            )
+        if step.stage != "round":
+            hand.trainee = ""
+        self.report({"kind": "done", "stage": step.trainee, "round": step.round_shown})
+        self._offer(run, run.advance(step, artifact, logits))
 
-
-def _made(step: Step) -> Artifact:
-    found = step.find()
-    if isinstance(found, Miss):
-        raise RunError(
-            f"{step.name} was done, but {step.path} is not there or not whole ({found.reason}); "
-            "all machines of the cluster must share the disk of the run directory"
+    def _replace(self, hand: _Hand, step: Step, error: RayError) -> None:
+        """A worker has died, or cannot be reached: its step is for the next."""
+        self._dismiss(hand)
+        self._restarts[step.name] += 1
+        count, limit = self._restarts[step.name], self._prepared.config.resources.max_restarts
+        reason = _reason(error)
+        if count > limit:
+            log = "\n".join(f"  {line}" for line in last_lines(hand.log, hand.node, LOG_LINES))
+            raise RunError(
+                f"{step.name} failed: its process {hand.pid or ''} on {hand.node or 'no machine'} "
+                f"died, after {limit} restarts (resources.max_restarts): {reason}\n"
+                f"the last lines of its log:\n{log or '  (gone with the machine)'}\n"
+                "what was finished before is kept; give the same command again to go on"
+            ) from error
+        self.report(
+            {
+                "kind": "restart",
+                "stage": step.trainee,
+                "node": hand.node,
+                "reason": reason,
+                "attempt": count,
+                "limit": limit,
+            }
         )
-    return found
+        heapq.heappush(self._waiting, _Ready.of(step))
+
+    def _recount(self) -> None:
+        """Follow a cluster that grows or shrinks.
+
+        On one that shrinks, a worker may wait for room that another has, which waits for the member
+        that the first was hired for. Their step goes back: `_hand_for` then finds the other.
+        """
+        if time.monotonic() - self._counted < RECOUNT:
+            return
+        self._counted = time.monotonic()
+        self._room = min(self._allotments.together, room(live_nodes(), self._allotments.member))
+        for call, hand in list(self._busy.items()):
+            if not hand.shared and not hand.at_work and len(self._hands) > self._room:
+                del self._busy[call]
+                assert hand.step is not None
+                heapq.heappush(self._waiting, _Ready.of(hand.step))
+                self._dismiss(hand)
+
+    def _note(self, step: Step, text: str) -> None:
+        self.report({"kind": "note", "stage": step.trainee, "text": text})
+
+
+@dataclass(eq=False)
+class _Hand:
+    """A worker as the crew sees it.
+
+    Attributes:
+        actor: Ray's handle.
+        shared: whether it is for the shared stages.
+        allotment: what it has of the cluster.
+        trainee: what it has in memory; empty if nothing.
+        step: what it is to do; None if it is idle.
+        since: when it was told so.
+        at_work: whether it has begun.
+        node: the name of its machine, once it has.
+        pid: its process.
+        log: path of its log there.
+    """
+
+    actor: Any
+    shared: bool
+    allotment: Allotment
+    trainee: str = ""
+    step: Step | None = None
+    since: float = 0.0
+    at_work: bool = False
+    node: str = ""
+    pid: int = 0
+    log: str = ""
+
+
+class _Ready(NamedTuple):
+    """A step in a queue: members in order, the earlier round first."""
+
+    member: int
+    round: int
+    name: str
+    step: Step
+
+    @classmethod
+    def of(cls, step: Step) -> _Ready:
+        return cls(-1 if step.member is None else step.member, step.round, step.name, step)
+
+
+class _Post:
+    """Sends events to the driver; a lost one is no reason to stop a training."""
+
+    def __init__(self, events: Queue):
+        self._events = events
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        with suppress(RayError):
+            self._events.put(event)
+
+
+def _reason(error: RayError) -> str:
+    """The line of Ray's message that says why."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    why = [line for line in lines if "because" in line or "exit type" in line or "memory" in line]
+    return (why or lines or [type(error).__name__])[0][:500]

@@ -6,9 +6,9 @@ No Ray here: whoever calls says how steps are done.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +21,68 @@ from bebert_ray.ensemble.prepare import Prepared, load_splits
 from bebert_ray.ensemble.steps import Step, stage_step
 from bebert_ray.report import Model, Results
 from bebert_ray.storage import Artifact, Miss
-from bebert_ray.training.stages import STAGES, load_logits, versions
+from bebert_ray.training.stages import STAGES
+from bebert_ray.training.work import Logits, load_logits, versions
 
-Do = Callable[[list[Step]], list[Artifact]]
-"""Has steps done that need not wait for each other, where they are not done yet."""
+
+class Run:
+    """The steps of a run, in the order they need: begin with `start`, `advance` with what is made.
+
+    Args:
+        prepared: the run.
+        splits: its examples by split.
+        report: told, in events, of errors and alphas.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        splits: dict[str, Columns],
+        report: Callable[[dict[str, Any]], None] = lambda _: None,
+    ):
+        self.prepared, self.splits = prepared, splits
+        self.parents: dict[str, Artifact] = {}
+        self._report = report
+        self._ensemble: Ensemble | None = None
+
+    @property
+    def ensemble(self) -> Ensemble:
+        """The members; there once the shared stages are."""
+        if self._ensemble is None:
+            raise RuntimeError("the shared stages are not done")
+        return self._ensemble
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to be done."""
+        return self._ensemble is not None and self._ensemble.finished
+
+    def start(self) -> list[Step]:
+        """The steps to begin with."""
+        return [stage_step(self.prepared, next(iter(STAGES)), {})]
+
+    def advance(self, step: Step, artifact: Artifact, logits: Logits) -> list[Step]:
+        """Take in what a step has made; logits are needed of members alone.
+
+        Returns:
+            The steps that can be taken now, and could not before.
+        """
+        if step.member is not None:
+            return self.ensemble.advance(step, artifact, logits)
+        self.parents[step.stage] = artifact
+        for stage in STAGES:
+            if stage not in self.parents:
+                return [stage_step(self.prepared, stage, self.parents)]
+        self._ensemble = Ensemble(self.prepared, self.splits, self.parents, self._report)
+        return self._ensemble.start()
+
+
+def found(step: Step) -> tuple[Artifact, Logits] | Miss:
+    """What a step has made, if it has."""
+    known = step.find()
+    if isinstance(known, Miss):
+        return known
+    return known, {} if step.member is None else load_logits(known.path)
 
 
 def make_plan(prepared: Prepared) -> dict[str, str]:
@@ -33,40 +91,29 @@ def make_plan(prepared: Prepared) -> dict[str, str]:
     Returns:
         "done", "run" (and why, if something is there), or "not needed".
     """
-    plan = dict.fromkeys(["data", *STAGES, *member_steps(prepared.config.ensemble)], "run")
-
-    def look(steps: list[Step]) -> list[Artifact]:
-        found = {step.name: step.find() for step in steps}
-        plan.update({name: _state(known) for name, known in found.items()})
-        artifacts = [known for known in found.values() if isinstance(known, Artifact)]
-        if len(artifacts) < len(steps):
-            raise _Unfinished
-        return artifacts
-
+    plan = dict.fromkeys(["data", *STAGES, *member_steps(prepared.config)], "run")
     if prepared.config.fresh:
         return plan
     data = prepared.find_data()
     plan["data"] = _state(data)
-    if isinstance(data, Artifact):
-        with suppress(_Unfinished):
-            _walk(prepared, load_splits(prepared), look)
-            # The ensemble is complete: boosting has ended before the steps not looked at.
-            plan |= {name: "not needed" for name, state in plan.items() if state == "run"}
+    if isinstance(data, Miss):
+        return plan
+    run = Run(prepared, load_splits(prepared))
+    steps = run.start()
+    while steps:
+        step = steps.pop(0)
+        known = found(step)
+        plan[step.name] = _state(known)
+        if not isinstance(known, Miss):
+            steps += run.advance(step, *known)
+    if run.finished:  # boosting has ended before the steps not looked at
+        plan |= {name: "not needed" for name, state in plan.items() if state == "run"}
     return plan
 
 
-def run(prepared: Prepared, splits: dict[str, Columns], do: Do) -> Results:
-    """Take every step to the ensemble, and evaluate it; hold the lock of the run directory.
-
-    Args:
-        prepared: the run.
-        splits: its examples by split.
-        do: see `Do`; such as `crew.Crew.do`.
-
-    Raises:
-        RunError: a step failed.
-    """
-    ensemble = _walk(prepared, splits, do)
+def results(run: Run) -> Results:
+    """Evaluate the ensemble of a run that is finished."""
+    prepared, ensemble = run.prepared, run.ensemble
     members, config = ensemble.members, prepared.config
     scores = _staged_scores(ensemble)
     return Results(
@@ -76,37 +123,22 @@ def run(prepared: Prepared, splits: dict[str, Columns], do: Do) -> Results:
         dev=tuple(prepared.corpus.dev),
         selection=config.selection,
         seed=config.seed,
-        stages={name: _model(name, found) for name, found in ensemble.parents.items()},
+        stages={name: _model(name, known) for name, known in run.parents.items()},
         members=[
             replace(_model(member.name, member.artifact), alpha=member.alpha, error=member.error)
             for member in members
         ],
-        staged=[{split: scores[split][m] for split in splits} for m in range(len(members))],
+        staged=[{split: scores[split][m] for split in run.splits} for m in range(len(members))],
         note=ensemble.note,
         config=to_dict(config),
         versions=versions() | {"ray": version("ray")},
     )
 
 
-class _Unfinished(Exception):
-    """A plan has come to a step that is still to be done."""
-
-
-def _walk(prepared: Prepared, splits: dict[str, Columns], do: Do) -> Ensemble:
-    """From the first stage to the last member, all in the order they need."""
-    parents: dict[str, Artifact] = {}
-    for stage in STAGES:
-        [parents[stage]] = do([stage_step(prepared, stage, parents)])
-    ensemble = Ensemble(prepared, splits, parents)
-    while not ensemble.finished:
-        ensemble.advance(do(ensemble.due()))
-    return ensemble
-
-
 def _staged_scores(ensemble: Ensemble) -> dict[str, list[dict[str, float]]]:
     """Metrics of the ensemble of the first 1, 2, ... members, by split."""
     alphas = [member.alpha for member in ensemble.members]
-    logits = [load_logits(member.artifact.path) for member in ensemble.members]
+    logits = [member.logits for member in ensemble.members]
     return {
         split: [
             evaluate(ensemble.prepared.task, scores, columns.labels)
@@ -121,7 +153,7 @@ def _model(name: str, artifact: Artifact) -> Model:
     return Model(name, facts["scores"], facts["bits"], facts["seconds"])
 
 
-def _state(found: Artifact | Miss) -> str:
-    if isinstance(found, Artifact):
+def _state(known: object) -> str:
+    if not isinstance(known, Miss):
         return "done"
-    return "run" if found.reason == "absent" else f"run ({found.reason})"
+    return "run" if known.reason == "absent" else f"run ({known.reason})"

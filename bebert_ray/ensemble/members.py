@@ -1,132 +1,203 @@
 """The members of an ensemble: which are due, with which weights, and what say each one gets.
 
-No Ray here: the state of an ensemble follows from the artifacts of its members alone, and so a plan
-and a run, a first run and a resumed one, walk the same way.
+No Ray here: the state of an ensemble follows from what its members predict alone, and so a plan and
+a run, a first run and a resumed one, walk the same way.
 """
 
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bebert_ray.config import EnsembleConfig
+from bebert_ray.config import Config, EnsembleConfig
 from bebert_ray.data.columns import Columns
 from bebert_ray.ensemble.prepare import Prepared
 from bebert_ray.ensemble.rounds import Predictions, Weights, boost_round, member_weight
 from bebert_ray.ensemble.steps import Step, member_name, member_step
 from bebert_ray.ensemble.weights import Boost
-from bebert_ray.storage import Artifact, write_atomic
-from bebert_ray.training.stages import load_logits
+from bebert_ray.storage import Artifact, Location, read, write_atomic
+from bebert_ray.training.work import Logits
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Member:
     """A finished member.
 
     Attributes:
         name: such as `member 000`.
         artifact: its model.
+        logits: what it predicts, [n, K] by split.
         alpha: its say in the vote.
         error: the weighted error that gave the say; None for bagging.
     """
 
     name: str
     artifact: Artifact
+    logits: Logits
     alpha: float
     error: float | None = None
 
 
-@dataclass
 class Ensemble:
-    """An ensemble in the making: until it is `finished`, do what is `due`, and `advance`.
+    """An ensemble in the making: begin with `start`, and `advance` with what each step has made.
 
-    Attributes:
+    Member i of N trains in R rounds. Let W[r][i] be the weights at which boosting arrives from
+    uniform ones with the predictions that members 0 .. i-1 make at the end of round r, one after
+    another. Then
+
+    * sequential boosting has one round, and member i trains with W[0][i], once the members before
+      it are done. This is AdaBoost.
+    * pipelined boosting has all members train at once. Round 0 is trained with uniform weights,
+      round r by member i with W[r-1][i]: it learns from the errors that the members before it made
+      a round ago, while they learn on. The alphas come from the last round's predictions, in one
+      pass that is sequential boosting's own. What differs from AdaBoost is that the errors a
+      member learns from are a round old, and that a member no better than chance does not end the
+      boosting: the others are trained already, so it is left out.
+    * bagging has one round, and each member its own bootstrap sample.
+
+    Nobody waits for a member behind him, so any number of workers, also a single one, can train a
+    pipelined ensemble, and comes to the same bits.
+
+    Args:
         prepared: the run.
         splits: its examples by split.
         parents: the finished stages by name.
-        members: those that are there, in order.
-        note: why there will be fewer than asked for, if so.
+        report: told, in events, of errors and alphas.
+
+    Attributes:
+        members: those that are there, in order; all of them once `finished`.
+        note: why there are fewer than asked for, if so.
+        finished: whether nothing is left to be done.
     """
 
-    prepared: Prepared
-    splits: dict[str, Columns]
-    parents: dict[str, Artifact]
-    members: list[Member] = field(default_factory=list)
-    note: str = ""
+    def __init__(
+        self,
+        prepared: Prepared,
+        splits: dict[str, Columns],
+        parents: dict[str, Artifact],
+        report: Callable[[dict[str, Any]], None] = lambda _: None,
+    ):
+        self.prepared, self.splits, self.parents = prepared, splits, parents
+        self.members: list[Member] = []
+        self.note = ""
+        self.finished = False
+        self._report = report
+        self._config, self._rounds = prepared.config.ensemble, prepared.config.rounds
+        n = len(splits["train"])
+        rng = np.random.default_rng([prepared.config.seed, n])
+        self._fold_of = rng.permutation(n) % self._config.folds  # of each training example
+        self._uniform = Weights.uniform(n, len(splits["selection"]))
+        # Of each round: how many members have been passed, one after another, and W[r][passed].
+        self._passed = [0] * self._rounds
+        self._weights = [self._uniform] * self._rounds
+        # By round, member and fold; kept until the member is passed.
+        self._made: dict[tuple[int, int, int | None], tuple[Artifact, Logits]] = {}
+        # What each member trains with, a row a round.
+        self._rows: dict[int, list[NDArray[np.float64]]] = {}
+        self._rejected: list[Member] = []
 
-    def __post_init__(self) -> None:
-        self._weights = Weights.uniform(len(self.splits["train"]), len(self.splits["selection"]))
+    def start(self) -> list[Step]:
+        """The steps to begin with."""
+        first = 1 if self._config.schedule == "sequential" else self._config.members
+        return [step for member in range(first) for step in self._steps(member, self._uniform)]
 
-    @property
-    def finished(self) -> bool:
-        """Whether all members are there, or boosting has come to its end before."""
-        return bool(self.note) or len(self.members) == self._config.members
+    def advance(self, step: Step, artifact: Artifact, logits: Logits) -> list[Step]:
+        """Take in what a step has made.
 
-    def due(self) -> list[Step]:
-        """What can be done now: steps of which none waits for another."""
-        if self._config.schedule == "parallel":
-            return [self._step(member) for member in range(self._config.members)]
-        member = len(self.members)
-        return [self._step(member)] + [self._step(member, k) for k in judges(self._config)]
+        Returns:
+            The steps that can be taken now, and could not before.
+        """
+        assert step.member is not None
+        self._made[step.round, step.member, step.fold] = (artifact, logits)
+        due: list[Step] = []
+        while not self.finished and self._can_pass(step.round):
+            due += self._pass(step.round)
+        return due
 
-    def advance(self, artifacts: list[Artifact]) -> None:
-        """Take in what the steps that were due have made, in their order."""
+    def _can_pass(self, round: int) -> bool:
+        member = self._passed[round]
+        return all((round, member, k) in self._made for k in (None, *judges(self._config)))
+
+    def _pass(self, round: int) -> list[Step]:
+        # The member that is next in this round: its say, the weights after it, what it frees.
+        member, before = self._passed[round], self._weights[round]
+        self._passed[round] += 1
+        artifact, logits = self._made.pop((round, member, None))
+        last = round + 1 == self._rounds
         if self._config.method == "bagging":
-            for artifact in artifacts:
-                self.members.append(Member(member_name(len(self.members)), artifact, 1.0))
-            return
-        artifact, *folds = artifacts
-        logits = load_logits(artifact.path)
-        train = logits["train"].copy()
-        for k, fold in enumerate(folds):
-            left_out = self._folds() == k
-            train[left_out] = load_logits(fold.path)["train"][left_out]
-        predictions = Predictions(
-            train,
-            self.splits["train"].labels,
-            logits["selection"],
-            self.splits["selection"].labels,
-        )
-        num_labels = self.prepared.task.num_labels
-        self._weights, round_ = boost_round(self._config, num_labels, self._weights, predictions)
-        self._judge(artifact, round_)
-
-    def _judge(self, artifact: Artifact, round_: Boost) -> None:
-        name, alpha = member_name(len(self.members)), round_.alpha
-        last = len(self.members) + 1 == self._config.members
-        if round_.status == "worse_than_chance":
-            self.note = (
-                f"{name} is no better than chance (weighted error {round_.error:.3f}): boosting "
-                f"ends {'before' if self.members else 'with'} it"
+            self.members.append(Member(member_name(member), artifact, logits, 1.0))
+        else:
+            predictions = self._predictions(member, logits)
+            num_labels = self.prepared.task.num_labels
+            after, boost = boost_round(self._config, num_labels, before, predictions)
+            self._weights[round] = after
+            self._report(
+                {
+                    "kind": "boost",
+                    "stage": member_name(member),
+                    "round": None if self._rounds == 1 else round,
+                    "error": boost.error,
+                    "alpha": boost.alpha,
+                }
             )
-            if self.members:
-                return
-            alpha = 1.0  # the only one there is, for what it is worth
-        elif round_.status == "perfect" and not last:
-            self.note = f"{name} makes no errors to learn from: boosting ends with it"
-        self.members.append(Member(name, artifact, alpha, round_.error))
+            if last:
+                self._judge(member, artifact, logits, boost)
+        if last and self._passed[round] == self._config.members:
+            self.finished = True
+        if self.finished and not self.members:
+            self.members = self._rejected[:1]  # the only one there is, for what it is worth
+        if not last:
+            return self._steps(member, before)
+        if self._config.schedule == "sequential" and not self.finished:
+            return self._steps(member + 1, self._weights[round])
+        return []
 
-    @property
-    def _config(self) -> EnsembleConfig:
-        return self.prepared.config.ensemble
+    def _predictions(self, member: int, logits: Logits) -> Predictions:
+        train = logits["train"].copy()
+        for k in judges(self._config):
+            left_out = self._fold_of == k
+            train[left_out] = self._made.pop((0, member, k))[1]["train"][left_out]
+        labels, held_out_labels = (self.splits[name].labels for name in ("train", "selection"))
+        return Predictions(train, labels, logits["selection"], held_out_labels)
 
-    def _step(self, member: int, fold: int | None = None) -> Step:
+    def _judge(self, member: int, artifact: Artifact, logits: Logits, boost: Boost) -> None:
+        made = Member(member_name(member), artifact, logits, boost.alpha, boost.error)
+        sequential = self._config.schedule == "sequential"
+        if boost.status == "worse_than_chance":
+            end = "before" if self.members else "with"
+            outcome = f"boosting ends {end} it" if sequential else "it is left out"
+            self.note = "; ".join(
+                [self.note] * bool(self.note)
+                + [
+                    f"{made.name} is no better than chance (weighted error {boost.error:.3f}): "
+                    f"{outcome}"
+                ]
+            )
+            self._rejected.append(replace(made, alpha=1.0))
+            self.finished = sequential
+            return
+        self.members.append(made)
+        if boost.status == "perfect" and sequential and member + 1 < self._config.members:
+            self.note = f"{made.name} makes no errors to learn from: boosting ends with it"
+            self.finished = True
+
+    def _steps(self, member: int, weights: Weights) -> list[Step]:
         rng = np.random.default_rng([self.prepared.config.seed, member])
-        weight = member_weight(self._config, self._weights, rng)
-        if fold is not None:  # an example of weight 0 is never drawn
-            weight = np.where(self._folds() == fold, 0.0, weight)
-            weight = weight / weight.sum()
-        return member_step(self.prepared, member, weight, self.parents, fold)
-
-    def _folds(self) -> NDArray[np.int64]:
-        # The fold of each training example, the same for every member.
-        n = len(self.splits["train"])
-        rng = np.random.default_rng([self.prepared.config.seed, n])
-        return rng.permutation(n) % self._config.folds
+        rows = self._rows.setdefault(member, [])
+        rows.append(member_weight(self._config, weights, rng))
+        sample_weight = np.stack(rows)
+        steps = [member_step(self.prepared, member, sample_weight, self.parents)]
+        for k in judges(self._config):  # an example of weight 0 is never drawn
+            seen = np.where(self._fold_of == k, 0.0, sample_weight)
+            seen /= seen.sum(axis=1, keepdims=True)
+            steps.append(member_step(self.prepared, member, seen, self.parents, k))
+        return steps
 
 
 def judges(config: EnsembleConfig) -> range:
@@ -135,17 +206,28 @@ def judges(config: EnsembleConfig) -> range:
     return range(config.folds if out_of_fold else 0)
 
 
-def member_steps(config: EnsembleConfig) -> list[str]:
+def member_steps(config: Config) -> list[str]:
     """Names of all steps that members may take, in order."""
-    return [
-        member_name(member, fold)
-        for member in range(config.members)
-        for fold in (None, *judges(config))
-    ]
+    names = []
+    for member in range(config.ensemble.members):
+        name = member_name(member)
+        names += [f"{name} round {round}" for round in range(config.rounds - 1)]
+        names += [name, *(member_name(member, fold) for fold in judges(config.ensemble))]
+    return names
 
 
-def save_weights(sample_weight: NDArray[np.float64], directory: Path, name: str) -> None:
-    """Keep a member's weights where people can look at them: `weights/<name>.npy`, [n]."""
+def keep_weights(step: Step, directory: Location) -> bool:
+    """Keep what a member trains with where people can look at it: `weights/<step>.npy`, [n].
+
+    Returns:
+        Whether the file was there, as it should be.
+    """
+    assert step.sample_weight is not None
     buffer = io.BytesIO()
-    np.save(buffer, sample_weight)
-    write_atomic(directory / "weights" / f"{name}.npy", buffer.getvalue())
+    np.save(buffer, step.sample_weight[-1])
+    path = directory / "weights" / f"{step.path.name}.npy"
+    with suppress(FileNotFoundError):
+        if read(path) == buffer.getvalue():
+            return True
+    write_atomic(path, buffer.getvalue())
+    return False

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bebert_ray.ensemble.prepare import Prepared
-from bebert_ray.storage import Artifact, Miss, find, fingerprint, hash_arrays
+from bebert_ray.storage import Artifact, Location, Miss, find, fingerprint, hash_arrays
+
+CHECKPOINTS = "checkpoints"
 
 _PARENTS: dict[str, tuple[str, ...]] = {
     "teacher": (),
@@ -24,23 +25,45 @@ _PARENTS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What a worker does in one go: one of the shared stages, a member, or a fold that judges one.
+    """What a worker does in one go, and leaves behind as an artifact.
+
+    One of the shared stages; a round of a member that trains in rounds, which leaves its logits; a
+    member, that is its last round; or a fold that judges a member.
 
     Attributes:
-        name: for people, such as `teacher` or `member 000`.
-        stage: name of the stage, which is `member` for members and their folds.
+        name: for people, such as `teacher`, `member 000 round 0` or `member 000`.
+        trainee: what is in training: the stage or the member, whatever the round.
+        stage: name of the stage: `member` for members and folds, `round` for their earlier rounds.
         path: directory of the artifact.
+        checkpoints: directory of the trainee's checkpoints.
         inputs: all that the outcome depends on, as JSON.
+        earlier: the inputs of the trainee's earlier rounds.
         member: number of the member; None for a shared stage.
-        sample_weight: what a member trains with, [n], sums to 1; None for a shared stage.
+        fold: number of the fold, if it is one.
+        sample_weight: what a member trains with in each round so far, [rounds, n], each summing
+            to 1; None for a shared stage.
     """
 
     name: str
+    trainee: str
     stage: str
-    path: Path
+    path: Location
+    checkpoints: Location
     inputs: dict[str, Any]
+    earlier: tuple[dict[str, Any], ...] = ()
     member: int | None = None
+    fold: int | None = None
     sample_weight: NDArray[np.float64] | None = None
+
+    @property
+    def round(self) -> int:
+        """Number of the round, from 0."""
+        return 0 if self.sample_weight is None else len(self.sample_weight) - 1
+
+    @property
+    def round_shown(self) -> int | None:
+        """The round, for events: None unless the member trains in several."""
+        return self.round if self.stage == "round" or self.earlier else None
 
     def find(self) -> Artifact | Miss:
         """What the step makes, if it has been made."""
@@ -63,7 +86,9 @@ def stage_step(prepared: Prepared, stage: str, parents: Mapping[str, Artifact]) 
             inputs |= {"width": config.width, "half": asdict(config.half)}
         case "ternary":
             inputs |= {"bits": config.bits, "ternary": asdict(config.ternary)}
-    return Step(stage, stage, prepared.directory / stage, inputs)
+    directory = prepared.directory
+    place = directory / CHECKPOINTS / stage
+    return Step(stage, stage, stage, directory / stage, place, inputs)
 
 
 def member_step(
@@ -73,30 +98,48 @@ def member_step(
     parents: Mapping[str, Artifact],
     fold: int | None = None,
 ) -> Step:
-    """A member, or one of the folds that judge it.
+    """A round of a member, the last of which makes it, or one of the folds that judge it.
 
     Args:
         prepared: the run.
         member: its number.
-        sample_weight: what it trains with, [n], sums to 1.
+        sample_weight: what it trains with in each round so far, [rounds, n], each summing to 1.
         parents: the finished stages, by name.
         fold: the number of the fold; None for the member itself.
     """
-    ensemble, settings = prepared.config.ensemble, asdict(prepared.config.member)
-    if ensemble.strategy != "C":
+    config, settings = prepared.config, asdict(prepared.config.member)
+    if config.ensemble.strategy != "C":
         del settings["hidden_epochs"], settings["hidden_learning_rate"]
-    inputs = _inputs(prepared, "member", parents) | {
+    common = _inputs(prepared, "member", parents) | {
         "member": member,
         "settings": settings,
-        "strategy": ensemble.strategy,
-        "use_of_weight": ensemble.sample_weight,
-        "sample_weight": hash_arrays({"sample_weight": sample_weight}),
+        "strategy": config.ensemble.strategy,
+        "use_of_weight": config.ensemble.sample_weight,
+        "rounds": config.rounds,
     }
-    name, directory = member_name(member, fold), f"{member:03d}"
+    rounds = len(sample_weight)
+    *earlier, inputs = (
+        common | {"sample_weight": hash_arrays({"sample_weight": sample_weight[:count]})}
+        for count in range(1, rounds + 1)
+    )
+    trainee, directory = member_name(member, fold), f"{member:03d}"
     if fold is not None:
         directory += f"-fold-{fold}"
-    path = prepared.directory / "members" / directory
-    return Step(name, "member", path, inputs, member, sample_weight)
+    last = rounds == config.rounds
+    return Step(
+        name=trainee if last else f"{trainee} round {rounds - 1}",
+        trainee=trainee,
+        stage="member" if last else "round",
+        path=prepared.directory
+        / "members"
+        / (directory if last else f"{directory}-round-{rounds - 1}"),
+        checkpoints=prepared.directory / CHECKPOINTS / directory,
+        inputs=inputs,
+        earlier=tuple(earlier),
+        member=member,
+        fold=fold,
+        sample_weight=sample_weight,
+    )
 
 
 def member_name(member: int, fold: int | None = None) -> str:
@@ -106,7 +149,7 @@ def member_name(member: int, fold: int | None = None) -> str:
 
 def _inputs(prepared: Prepared, stage: str, parents: Mapping[str, Artifact]) -> dict[str, Any]:
     training = asdict(prepared.config.training)
-    del training["eval_batch_size"]
+    del training["eval_batch_size"], training["checkpoint_every"]
     return {
         "data": fingerprint(prepared.data),
         "seed": prepared.config.seed,

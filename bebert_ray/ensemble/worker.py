@@ -5,10 +5,10 @@ The class knows nothing of Ray, so that a step can be taken in any process.
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,12 @@ from bebert_ray.data.columns import Columns
 from bebert_ray.data.tasks import Task
 from bebert_ray.ensemble.steps import Step
 from bebert_ray.models.bert import Checkpoint
+from bebert_ray.storage import Artifact, Location
+from bebert_ray.training.checkpoints import Checkpoints
 from bebert_ray.training.fit import Progress
-from bebert_ray.training.stages import STAGES, Splits, Work, run_stage, train_member
+from bebert_ray.training.member import MemberTraining
+from bebert_ray.training.stages import STAGES
+from bebert_ray.training.work import Logits, Splits, Work, leave_logits, leave_model
 
 # glibc hands every large tensor back to the kernel and fetches it again a moment later. These keep
 # freed memory in the process, which saves about a quarter of a training step; they must be set
@@ -39,13 +43,16 @@ ENVIRONMENT = {
 class Worker:
     """Takes steps, with the CPUs and the GPU that its process has.
 
+    A member that trains in rounds stays in memory from one to the next, as long as no other comes
+    in between.
+
     Args:
         config: the run's configuration.
         task: the run's task.
         checkpoint: the encoder that the run starts from.
         directory: the run directory.
         threads: CPUs to use.
-        report: where the progress goes, as dicts.
+        report: where events go, as dicts; each has a `kind` and the `stage` that it is about.
     """
 
     def __init__(
@@ -53,30 +60,60 @@ class Worker:
         config: Config,
         task: Task,
         checkpoint: Checkpoint,
-        directory: Path,
+        directory: Location,
         threads: int,
         report: Callable[[dict[str, Any]], None],
     ):
         torch.set_num_threads(threads)
         self.config, self.task, self.report = config, task, report
         self.checkpoint, self.directory = checkpoint, directory
+        self._trainee = ""
+        self._training: MemberTraining | None = None
 
-    def take(self, step: Step, splits: dict[str, dict[str, np.ndarray]]) -> None:
+    def take(self, step: Step, splits: dict[str, dict[str, np.ndarray]]) -> tuple[Artifact, Logits]:
         """Train what the step asks for, and leave it where the step says.
 
         Args:
-            step: a shared stage, a member or a fold.
+            step: a shared stage, a round, a member or a fold.
             splits: the arrays of the tokenised examples, by split.
-        """
 
+        Returns:
+            The artifact, and its logits.
+        """
+        work = self._work(step, splits)
+        self.report(
+            {
+                "kind": "start",
+                "stage": step.trainee,
+                "node": socket.gethostname(),
+                "pid": os.getpid(),
+                "log": os.path.realpath("/proc/self/fd/2"),
+            }
+        )
+        if step.member is None or step.sample_weight is None:
+            model = STAGES[step.stage](work)
+        else:
+            model = self._member(step.trainee, step.member, work).advance(work, step.sample_weight)
+        leave = leave_logits if step.stage == "round" else leave_model
+        made = leave(work, model, step.path, step.stage, step.inputs)
+        if step.stage != "round":
+            self._trainee, self._training = "", None
+            work.checkpoints.clear()
+        return made
+
+    def _work(self, step: Step, splits: dict[str, dict[str, np.ndarray]]) -> Work:
         def report(progress: Progress) -> None:
-            self.report({"stage": step.name, **asdict(progress)})
+            self.report({"kind": "progress", "stage": step.trainee, **asdict(progress)})
+
+        def note(text: str) -> None:
+            self.report({"kind": "note", "stage": step.trainee, "text": text})
 
         columns = {name: Columns.from_arrays(arrays) for name, arrays in splits.items()}
         examples = Splits(self.task, columns.pop("train"), columns.pop("selection"), columns)
-        work = Work(self.config, examples, self.checkpoint, self.directory, report)
-        if step.member is None or step.sample_weight is None:
-            train = partial(STAGES[step.stage], work)
-        else:
-            train = partial(train_member, work, step.sample_weight, step.member)
-        run_stage(work, step.path, step.stage, step.inputs, train)
+        checkpoints = Checkpoints(step.checkpoints, step.inputs, step.earlier, note)
+        return Work(self.config, examples, self.checkpoint, self.directory, checkpoints, report)
+
+    def _member(self, trainee: str, member: int, work: Work) -> MemberTraining:
+        if self._training is None or self._trainee != trainee:
+            self._trainee, self._training = trainee, MemberTraining(work, member)
+        return self._training

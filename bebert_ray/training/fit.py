@@ -1,22 +1,26 @@
-"""The only training loop: batches by example index, mixed precision, the best epoch kept."""
+"""The only training loop: batches by example index, mixed precision, the best epoch kept.
+
+It can be left after any step and taken up again, elsewhere, with the same bits.
+"""
 
 from __future__ import annotations
 
 import math
+import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from bebert_ray.data.batches import collate, epoch_batches, eval_batches
 from bebert_ray.data.columns import Columns
 from bebert_ray.errors import RunError
 from bebert_ray.quant.quantizers import LsqQuantizer, UniformQuantizer
+from bebert_ray.training.checkpoints import State
 from bebert_ray.training.losses import Batch, Loss, inputs_of
 
 REPORT_EVERY = 2.0  # seconds
@@ -35,11 +39,23 @@ class FitSettings:
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     quantizer_learning_rate: float = 1e-4
+    checkpoint_every: int = 500
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a fit stands; `score` is the held-out one, at the end of an epoch only."""
+    """Where a fit stands.
+
+    Attributes:
+        epoch: the one at work, from 1, of `epochs`.
+        step: steps done, of `steps`.
+        loss: mean since the last report.
+        learning_rate: of the next step.
+        examples_per_second: since this process took the fit up.
+        memory: the most that the process has held, in bytes.
+        score: the held-out one, at the end of an epoch only.
+        round: of a member that trains in rounds, from 0.
+    """
 
     epoch: int
     epochs: int
@@ -48,7 +64,9 @@ class Progress:
     loss: float
     learning_rate: float
     examples_per_second: float
+    memory: int
     score: float | None = None
+    round: int | None = None
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -66,81 +84,199 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def fit(
-    model: nn.Module,
-    columns: Columns,
-    loss: Loss,
-    settings: FitSettings,
-    *,
-    sample_weight: np.ndarray | None = None,
-    score: Callable[[], float] | None = None,
-    report: Callable[[Progress], None] = lambda _: None,
-) -> float | None:
-    """Train `model` in place.
+class Fit:
+    """A model in training, which can stop after any step and go on, in this process or another.
+
+    `advance` trains a round of epochs, `finish` ends the training. What a round starts from is the
+    model as it is then, the state of the optimizers, and the number of the step: batches and rates
+    follow from that and the seed, so `state` is all that another process needs to go on with the
+    same bits.
 
     Args:
-        model: what `loss` computes with; left in evaluation mode, with the weights of its best
-            epoch.
+        model: what the losses compute with.
         columns: the training examples; a batch's `index` are their rows.
-        loss: from a batch to a scalar.
         settings: epochs, rates, seed.
-        sample_weight: [n] sums to 1; each epoch then draws n examples with these probabilities.
-            None: every example once.
-        score: measured at the end of each epoch, higher is better; the weights of the best epoch
-            are kept (the earliest of equals). None keeps the last.
-        report: called every few seconds and at the end of each epoch.
-
-    Returns:
-        The best score, or None without `score`.
-
-    Raises:
-        RunError: the loss is no longer finite.
+        score: measured at the end of each epoch, higher is better; `finish` takes the weights of
+            the last round's best epoch (the earliest of equals). None takes the last.
+        phase: number of the fit, where a step has several; part of the state.
     """
-    device = device_of(model)
-    torch.manual_seed(settings.seed)
-    steps_per_epoch = math.ceil(len(columns) / settings.batch_size)
-    optimizers = make_optimizers(model, settings)
-    schedules = [
-        LambdaLR(optimizer, linear_schedule(settings.epochs * steps_per_epoch, settings.warmup))
-        for optimizer in optimizers
-    ]
-    best_score, best_weights = None, None
-    step, last_report, started = 0, time.monotonic(), time.monotonic()
-    for epoch in range(settings.epochs):
-        model.train()
-        rng = np.random.default_rng([settings.seed, epoch])
+
+    def __init__(
+        self,
+        model: nn.Module,
+        columns: Columns,
+        settings: FitSettings,
+        *,
+        score: Callable[[], float] | None = None,
+        phase: int = 0,
+    ):
+        self._model, self._columns, self._settings = model, columns, settings
+        self._score, self._phase = score, phase
+        self._device = device_of(model)
+        self._optimizers = make_optimizers(model, settings)
+        self._rates = [
+            (group, group["lr"]) for each in self._optimizers for group in each.param_groups
+        ]
+        self._steps_per_epoch = math.ceil(len(columns) / settings.batch_size)
+        self._factor = linear_schedule(settings.epochs * self._steps_per_epoch, settings.warmup)
+        self._epoch = self._step = self._until = 0  # the step counts within the epoch
+        self._best_score: float | None = None
+        self._best_epoch = 0
+        self._best_weights: dict[str, Tensor] | None = None  # kept once the model moves on
+        self._started, self._first_step = time.monotonic(), 0
+        torch.manual_seed(settings.seed)
+
+    def advance(
+        self,
+        loss: Loss,
+        until: int,
+        sample_weight: np.ndarray | None = None,
+        *,
+        report: Callable[[Progress], None] = lambda _: None,
+        keep: Callable[[State], None] = lambda _: None,
+    ) -> None:
+        """Train the round that ends with epoch `until`, or what is left of it.
+
+        Args:
+            loss: from a batch to a scalar.
+            until: epochs done at the end of the round.
+            sample_weight: [n] sums to 1; each epoch then draws n examples with these
+                probabilities. None: every example once.
+            report: called every few seconds and at the end of each epoch.
+            keep: given the state at the end of each epoch and every `checkpoint_every` steps.
+
+        Raises:
+            RunError: the loss is no longer finite.
+        """
+        if until > self._until:
+            self._until, self._best_score, self._best_weights = until, None, None
+        self._started, self._first_step = time.monotonic(), self._total_steps
+        while self._epoch < until:
+            self._train_epoch(loss, sample_weight, report, keep)
+        self._model.eval()
+
+    def finish(self) -> float | None:
+        """Put the weights of the last round's best epoch into the model, for evaluation.
+
+        Returns:
+            The score of that epoch, or None without `score`.
+        """
+        if self._best_weights is not None:
+            self._model.load_state_dict(self._best_weights)
+            self._best_weights = None
+        self._model.eval()
+        return self._best_score
+
+    def state(self) -> State:
+        """All that another process needs to go on; the tensors are those in use, not copies."""
+        tensors = {f"model.{name}": value for name, value in self._model.state_dict().items()}
+        for name, value in (self._best_weights or {}).items():
+            tensors[f"best.{name}"] = value
+        counts: dict[str, float] = {}
+        for o, optimizer in enumerate(self._optimizers):
+            for p, values in optimizer.state_dict()["state"].items():
+                for name, value in values.items():
+                    place = tensors if isinstance(value, Tensor) else counts
+                    place[f"optimizer.{o}.{p}.{name}"] = value
+        tensors["rng.cpu"] = torch.get_rng_state()
+        if self._device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(self._device)
+        facts = {
+            "phase": self._phase,
+            "epoch": self._epoch,
+            "step": self._step,
+            "until": self._until,
+            "best_score": self._best_score,
+            "best_epoch": self._best_epoch,
+            "counts": counts,
+        }
+        return State(facts, tensors)
+
+    def restore(self, state: State) -> None:
+        """Go on where `state` was taken; the model must have been made in the same way."""
+        facts, groups = state.facts, _by_first_word({**state.tensors, **state.facts["counts"]})
+        self._model.load_state_dict(groups["model"])
+        optimizers = _by_first_word(groups.get("optimizer", {}))
+        for o, optimizer in enumerate(self._optimizers):
+            states = {
+                int(p): values for p, values in _by_first_word(optimizers.get(str(o), {})).items()
+            }
+            same = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": states, "param_groups": same})
+        torch.set_rng_state(groups["rng"]["cpu"])
+        if "cuda" in groups["rng"] and self._device.type == "cuda":
+            torch.cuda.set_rng_state(groups["rng"]["cuda"], self._device)
+        self._epoch, self._step, self._until = facts["epoch"], facts["step"], facts["until"]
+        self._best_score, self._best_epoch = facts["best_score"], facts["best_epoch"]
+        self._best_weights = groups.get("best")
+
+    @property
+    def _total_steps(self) -> int:
+        return self._epoch * self._steps_per_epoch + self._step
+
+    def _train_epoch(
+        self,
+        loss: Loss,
+        sample_weight: np.ndarray | None,
+        report: Callable[[Progress], None],
+        keep: Callable[[State], None],
+    ) -> None:
+        settings, lengths = self._settings, self._columns.lengths
+        rng = np.random.default_rng([settings.seed, self._epoch])
+        batches = epoch_batches(lengths, settings.batch_size, rng, sample_weight)
         recent: list[Tensor] = []
-        for index in epoch_batches(columns.lengths, settings.batch_size, rng, sample_weight):
-            batch = to_device(collate(columns, index), device)
-            value = train_step(model, loss, batch, optimizers, settings)
-            for schedule in schedules:
-                schedule.step()
-            step += 1
-            recent.append(value)
+        last_report = time.monotonic()
+        if self._step == 0 and self._best_score is not None and self._best_epoch == self._epoch:
+            self._best_weights = {
+                name: tensor.clone() for name, tensor in self._model.state_dict().items()
+            }
+        self._model.train()
+        for index in batches[self._step :]:
+            for group, rate in self._rates:
+                group["lr"] = rate * self._factor(self._total_steps)
+            batch = to_device(collate(self._columns, index), self._device)
+            recent.append(train_step(self._model, loss, batch, self._optimizers, settings))
+            self._step += 1
             if time.monotonic() - last_report > REPORT_EVERY:
                 last_report = time.monotonic()
-                report(
-                    _progress(settings, epoch, step, steps_per_epoch, recent, schedules, started)
-                )
+                report(self._progress(recent))
                 recent = recent[-1:]
-        progress = _progress(settings, epoch, step, steps_per_epoch, recent, schedules, started)
-        if score is not None:
-            model.eval()
-            reached = score()
-            progress = replace(progress, score=reached)
-            if best_score is None or reached > best_score:
-                best_score = reached
-                if epoch + 1 < settings.epochs:  # the last epoch's weights are in the model
-                    best_weights = {
-                        name: tensor.clone() for name, tensor in model.state_dict().items()
-                    }
-                else:
-                    best_weights = None
+            if self._step < len(batches) and self._total_steps % settings.checkpoint_every == 0:
+                keep(self.state())
+        progress = self._progress(recent)
+        self._epoch, self._step = self._epoch + 1, 0
+        if self._score is not None:
+            self._model.eval()
+            score = self._score()
+            progress = replace(progress, score=score)
+            if self._best_score is None or score > self._best_score:
+                self._best_score, self._best_epoch, self._best_weights = score, self._epoch, None
+        keep(self.state())
         report(progress)
-    if best_weights is not None:
-        model.load_state_dict(best_weights)
-    model.eval()
-    return best_score
+
+    def _progress(self, recent: list[Tensor]) -> Progress:
+        loss = torch.stack(recent).mean().item()
+        done, steps = self._total_steps, self._settings.epochs * self._steps_per_epoch
+        if not math.isfinite(loss):
+            raise RunError(f"the loss became {loss} at step {done}; a lower learning rate may help")
+        examples = (done - self._first_step) * self._settings.batch_size
+        return Progress(
+            epoch=self._epoch + 1,
+            epochs=self._settings.epochs,
+            step=done,
+            steps=steps,
+            loss=loss,
+            learning_rate=float(self._rates[0][1] * self._factor(done)),
+            examples_per_second=examples / (time.monotonic() - self._started),
+            memory=peak_memory(self._device),
+        )
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory, in bytes, that this process has held: of the GPU if it uses one."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def train_step(
@@ -236,24 +372,10 @@ def clip_gradients_(model: nn.Module, max_norm: float) -> None:
         value.mul_(scale)
 
 
-def _progress(
-    settings: FitSettings,
-    epoch: int,
-    step: int,
-    steps_per_epoch: int,
-    recent: list[Tensor],
-    schedules: list[LambdaLR],
-    started: float,
-) -> Progress:
-    loss = torch.stack(recent).mean().item()
-    if not math.isfinite(loss):
-        raise RunError(f"the loss became {loss} at step {step}; a lower learning rate may help")
-    return Progress(
-        epoch=epoch + 1,
-        epochs=settings.epochs,
-        step=step,
-        steps=settings.epochs * steps_per_epoch,
-        loss=loss,
-        learning_rate=float(schedules[0].get_last_lr()[0]),
-        examples_per_second=step * settings.batch_size / (time.monotonic() - started),
-    )
+def _by_first_word(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """`{"a.x": 1, "a.y": 2}` as `{"a": {"x": 1, "y": 2}}`."""
+    nested: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        first, _, rest = key.partition(".")
+        nested.setdefault(first, {})[rest] = value
+    return nested

@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 
 from bebert_ray.config import load_config
-from bebert_ray.ensemble.driver import run
-from bebert_ray.ensemble.members import save_weights
+from bebert_ray.ensemble.driver import Run, found, results
+from bebert_ray.ensemble.members import keep_weights
 from bebert_ray.ensemble.prepare import Prepared, open_run, prepare
-from bebert_ray.ensemble.steps import Step
 from bebert_ray.ensemble.worker import Worker
 from bebert_ray.report import Results
-from bebert_ray.storage import Artifact
+from bebert_ray.storage import Miss
 
 
 @dataclass
@@ -38,27 +37,27 @@ class Runner:
         splits = open_run(prepared)
         arrays = {name: columns.to_arrays() for name, columns in splits.items()}
         self.taken.clear()
-
-        def do(steps: list[Step]) -> list[Artifact]:
-            for step in steps:
-                if not isinstance(step.find(), Artifact):
-                    self.taken.append(step.name)
-                    if step.sample_weight is not None:
-                        save_weights(step.sample_weight, prepared.directory, step.path.name)
-                    worker = Worker(
-                        prepared.config,
-                        prepared.task,
-                        prepared.checkpoint,
-                        prepared.directory,
-                        1,
-                        self.events.append,
-                    )
-                    worker.take(step, arrays)
-            found = [step.find() for step in steps]
-            assert all(isinstance(known, Artifact) for known in found)
-            return found
-
-        return run(prepared, splits, do)
+        self.events.clear()
+        run = Run(prepared, splits, self.events.append)
+        worker = Worker(
+            prepared.config,
+            prepared.task,
+            prepared.checkpoint,
+            prepared.directory,
+            1,
+            self.events.append,
+        )
+        steps = run.start()
+        while steps:
+            step = steps.pop(0)
+            known = found(step)
+            if step.member is not None:
+                keep_weights(step, prepared.directory)
+            if isinstance(known, Miss):
+                self.taken.append(step.name)
+                known = worker.take(step, arrays)
+            steps += run.advance(step, *known)
+        return results(run)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from bebert_ray.ensemble.driver import make_plan
 from bebert_ray.storage import find
-from bebert_ray.training.stages import load_logits
+from bebert_ray.training.work import load_logits
 
 STAGES = ["teacher", "half", "ternary", "split"]
 MEMBERS = ["member 000", "member 001"]

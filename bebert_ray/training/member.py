@@ -1,0 +1,75 @@
+"""A member in training: from the split checkpoint, in rounds, each with weights of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bebert_ray.training.fit import Fit
+from bebert_ray.training.losses import Loss, label_loss, prediction_loss
+from bebert_ray.training.stages import match_hidden
+from bebert_ray.training.work import Model, Work
+
+
+class MemberTraining:
+    """Trains one binary model from the split checkpoint, and keeps it between rounds.
+
+    The epochs of a member are divided evenly into rounds, in each of which it sees its own weights
+    of the training examples. The optimizers and the schedule of the learning rate go on from round
+    to round. The hidden passes of strategy C belong to the first round.
+
+    Args:
+        work: see `Work`; its checkpoints are where the training goes on.
+        member: number of the member, part of its seed.
+    """
+
+    def __init__(self, work: Work, member: int):
+        config, stage = work.config, work.config.member
+        seed = work.seed("member", member)
+        self._model = work.parent("split")
+        self._settings = work.settings(stage.epochs, stage.learning_rate, stage.batch_size, seed)
+        hidden_epochs = stage.hidden_epochs if config.ensemble.strategy == "C" else 0
+        self._hidden = work.settings(
+            hidden_epochs, stage.hidden_learning_rate, stage.batch_size, seed
+        )
+        self._fit: Fit | None = None
+        self._rounds, self._done = config.rounds, 0
+
+    def advance(self, work: Work, sample_weight: np.ndarray) -> Model:
+        """Train the rounds that are not done yet.
+
+        Args:
+            work: see `Work`; may be another one each time.
+            sample_weight: of each round so far, [rounds, n], in dataset order; each sums to 1.
+
+        Returns:
+            The model as it stands; after the last round, with the weights of its best epoch.
+        """
+        for round in range(self._done, len(sample_weight)):
+            self._train(work, sample_weight[round], round)
+        self._done = len(sample_weight)
+        if self._done == self._rounds and self._fit is not None:
+            self._fit.finish()
+        return self._model
+
+    def _train(self, work: Work, sample_weight: np.ndarray, round: int) -> None:
+        draw: np.ndarray | None = sample_weight
+        loss_weight: Tensor | None = None
+        if work.config.ensemble.sample_weight == "loss":
+            mean_one = torch.from_numpy(sample_weight * len(sample_weight))
+            draw, loss_weight = None, mean_one.float().to(work.device)
+        elif np.ptp(sample_weight) == 0:
+            draw = None  # drawing from equal weights would only leave examples out
+        shown = round if self._rounds > 1 else None
+        if self._fit is None:
+            match_hidden(work, self._model, self._hidden, draw, loss_weight, shown)
+            self._fit = work.open_fit(self._model, self._settings, phase=1)
+        until = self._settings.epochs * (round + 1) // self._rounds
+        work.advance(self._fit, self._loss(work, loss_weight), until, draw, shown)
+
+    def _loss(self, work: Work, loss_weight: Tensor | None) -> Loss:
+        if work.config.ensemble.strategy == "A":
+            return label_loss(self._model, loss_weight)
+        half, temperature = work.parent_logits("half"), work.config.training.temperature
+        return prediction_loss(self._model, half, temperature, loss_weight)

@@ -1,0 +1,246 @@
+"""What every stage works with, and what each leaves behind. Nothing here knows of Ray."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import torch
+import transformers
+from torch import Tensor
+from transformers import BertForSequenceClassification
+
+import bebert_ray
+from bebert_ray.config import Config
+from bebert_ray.data.columns import Columns
+from bebert_ray.data.metrics import evaluate, primary
+from bebert_ray.data.tasks import Task
+from bebert_ray.deploy.size import model_size
+from bebert_ray.models.bert import Checkpoint, load_model, save_model
+from bebert_ray.storage import Artifact, Location, commit, fetch
+from bebert_ray.training.checkpoints import Checkpoints
+from bebert_ray.training.fit import Fit, FitSettings, Progress, predict
+from bebert_ray.training.losses import Loss
+
+LOGITS = "logits.safetensors"
+
+Model = BertForSequenceClassification
+Logits = dict[str, np.ndarray]
+"""What a model predicts, [n, K] by split, in dataset order."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The tokenised examples of a run.
+
+    Attributes:
+        task: what they are examples of.
+        train: what models and weights are fitted to.
+        selection: what every choice is made on: a held-out part of train, or dev if asked for.
+        dev: the reported splits by name, the main one first.
+    """
+
+    task: Task
+    train: Columns
+    selection: Columns
+    dev: dict[str, Columns]
+
+    def named(self) -> dict[str, Columns]:
+        """All splits by the names that logits are stored under."""
+        return {"train": self.train, "selection": self.selection, **self.dev}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage has to work with.
+
+    Attributes:
+        config: the run's configuration.
+        splits: its examples.
+        checkpoint: the encoder to start from.
+        directory: the run directory, which holds the artifacts of the stages before.
+        checkpoints: those of the step at hand.
+        report: told of the progress.
+    """
+
+    config: Config
+    splits: Splits
+    checkpoint: Checkpoint
+    directory: Location
+    checkpoints: Checkpoints
+    report: Callable[[Progress], None] = lambda _: None
+
+    @property
+    def device(self) -> torch.device:
+        """The GPU that this process may use, or the CPU."""
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def place(self, model: Any) -> Model:
+        """Move a model to the device."""
+        return model.to(self.device)
+
+    def parent(self, stage: str) -> Model:
+        """The model of a finished stage."""
+        return self.place(load_model(fetch(self.directory / stage).path))
+
+    def parent_logits(self, stage: str) -> Tensor:
+        """What a finished stage predicts for the training examples, [n, K]."""
+        return torch.from_numpy(load_logits(fetch(self.directory / stage).path)["train"]).to(
+            self.device
+        )
+
+    def seed(self, *parts: object) -> int:
+        """A seed of its own for each part of the run, from the run's seed."""
+        text = "/".join(map(str, (self.config.seed, *parts)))
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+    def settings(
+        self, epochs: int, learning_rate: float, batch_size: int, seed: int
+    ) -> FitSettings:
+        """The numbers of one fit together with those that all fits share."""
+        shared = self.config.training
+        return FitSettings(
+            epochs=epochs,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            seed=seed,
+            precision=shared.precision,
+            warmup=shared.warmup,
+            weight_decay=shared.weight_decay,
+            max_grad_norm=shared.max_grad_norm,
+            quantizer_learning_rate=shared.quantizer_learning_rate,
+            checkpoint_every=shared.checkpoint_every,
+        )
+
+    def predict(self, model: Model, columns: Columns) -> np.ndarray:
+        """Logits [n, K] in dataset order."""
+        return predict(model, columns, self.config.training.eval_batch_size)
+
+    def score(self, model: Model) -> Callable[[], float]:
+        """Measures the primary metric on the selection split."""
+        columns, task = self.splits.selection, self.splits.task
+        return lambda: evaluate(task, self.predict(model, columns), columns.labels)[primary(task)]
+
+    def is_past(self, phase: int) -> bool:
+        """Whether the step's checkpoint is of a later fit than number `phase`."""
+        found = self.checkpoints.found
+        return found is not None and found.facts["phase"] > phase
+
+    def open_fit(
+        self, model: Model, settings: FitSettings, phase: int = 0, scored: bool = True
+    ) -> Fit:
+        """A fit that goes on where the step's checkpoint was taken, or begins.
+
+        Args:
+            model: made in the same way as for the checkpoint.
+            settings: epochs, rates, seed.
+            phase: number of the fit within the step; the checkpoint is not past it.
+            scored: whether the weights of the best epoch on the selection split are kept.
+        """
+        score = self.score(model) if scored else None
+        fit = Fit(model, self.splits.train, settings, score=score, phase=phase)
+        found = self.checkpoints.found
+        if found is not None and found.facts["phase"] == phase:
+            fit.restore(self.checkpoints.load())
+        return fit
+
+    def advance(
+        self,
+        fit: Fit,
+        loss: Loss,
+        until: int,
+        sample_weight: np.ndarray | None = None,
+        round: int | None = None,
+    ) -> None:
+        """Train a round with reports and checkpoints, see `Fit.advance`; `round` is for reports."""
+        fit.advance(
+            loss,
+            until,
+            sample_weight,
+            report=lambda progress: self.report(replace(progress, round=round)),
+            keep=self.checkpoints.save,
+        )
+
+
+def leave_model(
+    work: Work, model: Model, path: Location, stage: str, inputs: dict[str, Any]
+) -> tuple[Artifact, Logits]:
+    """Leave a trained model at `path` with its logits and scores.
+
+    Args:
+        work: see `Work`.
+        model: in evaluation mode; moved to the CPU.
+        path: directory of the artifact.
+        stage: name of the stage.
+        inputs: all that the outcome depends on, as JSON.
+
+    Returns:
+        The artifact: `config.json`, `model.safetensors`, `logits.safetensors` (one [n, K] array
+        a split); its facts hold `scores` (all metrics by split), `bits`, `seconds` and `versions`.
+        And the logits.
+    """
+    splits = work.splits.named()
+    logits = {name: work.predict(model, columns) for name, columns in splits.items()}
+    model.cpu()
+    facts = {
+        "scores": _scores(work, splits, logits),
+        "bits": model_size(model).bits,
+        "seconds": work.checkpoints.seconds,
+        "versions": versions(),
+    }
+
+    def write(directory: Path) -> Mapping[str, Any]:
+        save_model(model, directory)
+        safetensors.numpy.save_file(logits, directory / LOGITS)
+        return facts
+
+    return commit(path, stage, inputs, write), logits
+
+
+def leave_logits(
+    work: Work, model: Model, path: Location, stage: str, inputs: dict[str, Any]
+) -> tuple[Artifact, Logits]:
+    """Leave what boosting needs of a member between two rounds; see `leave_model`.
+
+    Returns:
+        The artifact: `logits.safetensors` for train and selection; its facts hold `scores` and
+        `seconds`. And the logits.
+    """
+    splits = {"train": work.splits.train, "selection": work.splits.selection}
+    logits = {name: work.predict(model, columns) for name, columns in splits.items()}
+    facts = {"scores": _scores(work, splits, logits), "seconds": work.checkpoints.seconds}
+
+    def write(directory: Path) -> Mapping[str, Any]:
+        safetensors.numpy.save_file(logits, directory / LOGITS)
+        return facts
+
+    return commit(path, stage, inputs, write), logits
+
+
+def load_logits(path: Path) -> Logits:
+    """The logits that an artifact holds."""
+    return safetensors.numpy.load_file(path / LOGITS)
+
+
+def versions() -> dict[str, str]:
+    """What a figure depends on besides the configuration."""
+    return {
+        "bebert_ray": bebert_ray.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "machine": platform.machine(),
+    }
+
+
+def _scores(work: Work, splits: dict[str, Columns], logits: Logits) -> dict[str, dict[str, float]]:
+    return {
+        name: evaluate(work.splits.task, logits[name], columns.labels)
+        for name, columns in splits.items()
+    }
