@@ -1,7 +1,7 @@
 """What a run leaves of its events: `metrics.jsonl`, and event files for TensorBoard.
 
 An event is a dict, of which workers and the driver report these kinds. All have a `kind`, and as
-their `stage` the name of the step they tell of, such as `teacher` or `member 000`:
+their `stage` what is in training, such as `teacher` or `member 000`, in whichever round:
 
     progress  epoch, epochs, step, steps, loss, learning_rate, examples_per_second,
               score (held out, or None), memory (bytes), round (or None)
@@ -161,12 +161,6 @@ def read_events(run: Location) -> list[Event]:
         UserError: they cannot be read.
     """
     return list(_parse(_content(run)))
-
-
-def step_name(event: Event) -> str:
-    """The step that an event tells of: of a member's round, the member."""
-    stage: str = event["stage"]
-    return stage.partition(" round ")[0]
 
 
 def _content(run: Location) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bebert_ray import recorder
-from bebert_ray.recorder import METRICS, Odometer, read_events, recording, step_name
+from bebert_ray.recorder import METRICS, Odometer, read_events, recording
 from bebert_ray.storage import Location
 
 
@@ -205,12 +205,6 @@ def test_the_fits_of_a_step_stand_side_by_side_also_after_a_restart(run):
 def test_training_steps_are_counted_over_all_fits(reports, done):
     odometer = Odometer()
     assert [odometer.advance(report(step=step, steps=steps)) for step, steps in reports] == done
-
-
-def test_rounds_are_of_the_member():
-    assert step_name({"stage": "member 012 round 3"}) == "member 012"
-    assert step_name({"stage": "member 000 fold 1"}) == "member 000 fold 1"
-    assert step_name({"stage": "teacher"}) == "teacher"
 
 
 # --- object stores ---

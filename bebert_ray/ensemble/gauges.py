@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ray.util.metrics import Gauge
 
-from bebert_ray.recorder import Event, step_name
+from bebert_ray.recorder import Event
 
 # By the key of the event: the gauge's name and what it tells.
 _GAUGES = {
@@ -35,6 +35,6 @@ class Gauges:
 
     def show(self, event: Event) -> None:
         """Set those that the event has a value for; see `recorder`."""
-        tags = {"run": self._run, "stage": step_name(event)}
+        tags = {"run": self._run, "stage": event["stage"]}
         for key in self._gauges.keys() & event.keys():
             self._gauges[key].set(event[key], tags)  # None is passed over

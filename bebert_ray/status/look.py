@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bebert_ray.config import Config
-from bebert_ray.recorder import DRIVER, Event, Odometer, read_events, step_name
+from bebert_ray.recorder import DRIVER, Event, Odometer, read_events
 from bebert_ray.status.directory import (
     Driver,
     Record,
@@ -136,7 +136,7 @@ def look(run: Location) -> Status:
     opened = max((event["time"] for event in events if event["stage"] == DRIVER), default=0.0)
     by_step: defaultdict[str, list[Event]] = defaultdict(list)
     for event in events:
-        by_step[step_name(event)].append(event)
+        by_step[event["stage"]].append(event)
     rows = [
         _row(name, record, by_step[name], driver, opened, _work(config, name, examples))
         for name, record in records.items()
