@@ -40,12 +40,12 @@ class Location:
         """
         if "://" not in text:
             return Location.of(Path(text))
-        if urlsplit(text).password:
-            raise UserError(
-                "a URI is shown and recorded: leave the password out, and give it in the "
-                "environment, as AWS_SECRET_ACCESS_KEY or what the store has for it"
-            )
         try:
+            if urlsplit(text).password:
+                raise UserError(
+                    "a URI is shown and recorded: leave the password out, and give it in the "
+                    "environment, as AWS_SECRET_ACCESS_KEY or what the store has for it"
+                )
             filesystem, path = FileSystem.from_uri(text)
         except (OSError, ValueError) as error:
             raise UserError(

@@ -1,0 +1,72 @@
+"""Names of places: what is understood, and what is shown."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+from pyarrow.fs import S3FileSystem
+
+from bebert_ray.errors import UserError
+from bebert_ray.storage import Location
+
+S3 = "s3://bucket/a%20run/mrpc?endpoint_override=127.0.0.1:9000&scheme=http"
+
+
+def test_a_path_is_local_and_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for text in ("runs/mrpc", f"{tmp_path}/runs/mrpc", f"file://{tmp_path}/runs/mrpc"):
+        location = Location.parse(text)
+        assert location.is_local
+        assert location.local == tmp_path / "runs" / "mrpc"
+        assert str(location) == str(tmp_path / "runs" / "mrpc")
+    assert Location.of(Path("runs")) == Location.parse("runs")
+    assert Location.of(location) is location
+
+
+def test_a_uri_is_remote():
+    location = Location.parse(S3)
+    assert isinstance(location.filesystem, S3FileSystem)
+    assert (location.path, location.name) == ("bucket/a run/mrpc", "mrpc")
+    assert str(location) == S3
+    assert str(Location.parse(S3.replace("?", "/?"))) == S3
+    assert not location.is_local
+    with pytest.raises(RuntimeError, match="not on the local disk"):
+        _ = location.local
+
+
+@pytest.mark.parametrize("text", ["/runs/a run", S3])
+def test_names_below_and_above(text):
+    run = Location.parse(text)
+    member = run / "members/000 b"
+    assert member == run / "members" / "000 b"
+    assert (member.name, member.parent.name, member.parent.parent) == ("000 b", "members", run)
+    assert member.path == run.path + "/members/000 b"
+    assert Location.parse(str(member)) == member
+    assert Location.parse(str(member)).path == member.path
+
+
+@pytest.mark.parametrize("text", ["/runs/mrpc", S3])
+def test_a_location_travels_and_is_a_key(text):
+    location = Location.parse(text)
+    copy = pickle.loads(pickle.dumps(location))
+    assert (copy, copy.path, copy.filesystem) == (location, location.path, location.filesystem)
+    assert len({location, copy, location / "a", copy / "a", location / "b"}) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("gopher://host/run", "gopher://host/run cannot be used: .*such as s3://bucket/run"),
+        ("s3://[bucket", "cannot be used"),
+        ("s3://", "names no bucket"),
+        ("s3:///run", "Missing bucket"),
+        ("s3://bucket/run?sheme=http", "sheme"),
+        ("s3://bucket/a run", "cannot be used"),
+        ("s3://key:secret@bucket/run", "leave the password out"),
+    ],
+)
+def test_a_uri_that_cannot_be_used_is_an_error_for_people(text, message):
+    with pytest.raises(UserError, match=message) as refusal:
+        Location.parse(text)
+    assert "secret" not in str(refusal.value)
+    assert "\n" not in str(refusal.value)
