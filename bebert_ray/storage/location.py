@@ -128,11 +128,12 @@ def unusable(verb: str, location: Location, error: Exception) -> UserError:
     culprit = getattr(error, "filename", None)
     if culprit and str(culprit) != location.path:
         reason += f" ({culprit})"
-    todo = (
-        "Make room or set the permissions right"
-        if location.is_local
-        else "Check the address, the credentials and the network"
-    )
+    if location.is_local:
+        todo = "Make room or set the permissions right"
+    elif isinstance(error, OSError) and error.errno is None:  # the store's, not the system's
+        todo = "Check the address, the credentials and the network"
+    else:
+        todo = "Its copy needs room and permission in the cache (XDG_CACHE_HOME, or ~/.cache)"
     return UserError(
         f"cannot {verb} {location}: {reason}. {todo}, or choose another output directory."
     )

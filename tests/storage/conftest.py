@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,3 +65,15 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
     if request.param == "disk":
         return Location.of(tmp_path / "disk" / "mrpc")
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    path = tmp_path / "small"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a file system")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -357,6 +358,44 @@ def test_facts_that_are_not_json_are_refused_and_nothing_is_left(tmp_path, facts
     with pytest.raises(TypeError):
         commit(tmp_path / "a", "half", OLD, lambda _: facts)
     assert names(tmp_path) == []
+
+
+def test_a_full_disk_leaves_the_old_artifact_and_once_there_is_room_the_new_one(small_disk):
+    path = small_disk / "a"
+    commit(path, "half", OLD, writing())
+    (small_disk / "hog").write_bytes(bytes(900_000))
+    for size in (200_000, 119_000):  # too much for the files, and for the record
+        with pytest.raises(UserError, match=f"cannot write {path}: No space left on device"):
+            commit(path, "half", NEW, writing(bytes(size)))
+        assert names(small_disk) == ["a", "hog"]
+        assert isinstance(find(path, OLD), Artifact)
+    (small_disk / "hog").unlink()
+    commit(path, "half", NEW, writing(bytes(200_000)))
+    assert isinstance(find(path, NEW), Artifact)
+
+
+def test_a_full_cache_is_named_and_nothing_is_left_in_it(bucket, small_disk, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(small_disk))
+    with pytest.raises(UserError, match=r"No space left on device.*XDG_CACHE_HOME"):
+        commit(bucket / "a", "half", OLD, writing(bytes(2_000_000)))
+    assert not any(path.is_file() for path in small_disk.rglob("*"))
+    commit(bucket / "a", "half", OLD, writing(bytes(200_000)))
+    assert isinstance(find(bucket / "a", OLD), Artifact)
+
+
+def test_a_read_only_disk_is_an_error_for_people(small_disk):
+    commit(small_disk / "a", "half", OLD, writing())
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(UserError, match="a: Read-only file system .*set the permissions right"):
+        commit(small_disk / "a", "half", NEW, writing())
+    with pytest.raises(UserError, match="Read-only file system"):
+        storage.write_atomic(small_disk / "results.json", "{}")
+    with pytest.raises(UserError, match="cannot lock"), storage.lock(small_disk):
+        pass
+    with pytest.raises(UserError, match="cannot delete"):
+        storage.remove(small_disk / "a")
+    storage.sweep(small_disk)
+    assert isinstance(find(small_disk / "a", OLD), Artifact)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
