@@ -26,8 +26,9 @@ from bebert_ray.ensemble.driver import Run, found
 from bebert_ray.ensemble.gauges import Gauges
 from bebert_ray.ensemble.members import keep_weights
 from bebert_ray.ensemble.prepare import Prepared
+from bebert_ray.ensemble.scoring import SharedScoring
 from bebert_ray.ensemble.steps import Step
-from bebert_ray.ensemble.worker import ENVIRONMENT, Worker
+from bebert_ray.ensemble.worker import Worker, worker_environment
 from bebert_ray.errors import RunError, UserError
 from bebert_ray.progress import Board
 from bebert_ray.storage import Miss, exists
@@ -110,7 +111,7 @@ class Crew:
                     self._note(step, f"{step.path} is {known.reason}; {step.name} is done again")
                 heapq.heappush(self._waiting, _Ready.of(step))
             else:
-                steps += run.advance(step, *known)
+                steps += run.advance(step, *known, new=False)
 
     def _assign(self) -> None:
         """Give waiting steps to workers, the first member first, while there are any."""
@@ -146,7 +147,7 @@ class Crew:
             num_cpus=allotment.cpu,
             num_gpus=allotment.gpu,
             memory=allotment.memory or None,
-            runtime_env={"env_vars": ENVIRONMENT | {"OMP_NUM_THREADS": str(allotment.cpu)}},
+            runtime_env={"env_vars": worker_environment(allotment.cpu)},
         ).remote(
             prepared.config,
             prepared.task,
@@ -154,6 +155,7 @@ class Crew:
             prepared.directory,
             allotment.cpu,
             _Post(self._events),
+            SharedScoring(allotment),
         )
         hand = _Hand(handle, shared, allotment)
         self._hands.append(hand)

@@ -61,14 +61,18 @@ class Run:
         """The steps to begin with."""
         return [stage_step(self.prepared, next(iter(STAGES)), {})]
 
-    def advance(self, step: Step, artifact: Artifact, logits: Logits) -> list[Step]:
+    def advance(
+        self, step: Step, artifact: Artifact, logits: Logits, new: bool = True
+    ) -> list[Step]:
         """Take in what a step has made; logits are needed of members alone.
+
+        What comes of a `new` step is reported.
 
         Returns:
             The steps that can be taken now, and could not before.
         """
         if step.member is not None:
-            return self.ensemble.advance(step, artifact, logits)
+            return self.ensemble.advance(step, artifact, logits, new)
         self.parents[step.stage] = artifact
         for stage in STAGES:
             if stage not in self.parents:

@@ -24,6 +24,12 @@ from bebert_ray.ensemble.weights import Boost
 from bebert_ray.storage import Artifact, Location, read, write_atomic
 from bebert_ray.training.work import Logits
 
+Report = Callable[[dict[str, Any]], None]
+
+
+def _silence(_: dict[str, Any]) -> None:
+    pass
+
 
 @dataclass(frozen=True, eq=False)
 class Member:
@@ -81,7 +87,7 @@ class Ensemble:
         prepared: Prepared,
         splits: dict[str, Columns],
         parents: dict[str, Artifact],
-        report: Callable[[dict[str, Any]], None] = lambda _: None,
+        report: Report = _silence,
     ):
         self.prepared, self.splits, self.parents = prepared, splits, parents
         self.members: list[Member] = []
@@ -107,8 +113,10 @@ class Ensemble:
         first = 1 if self._config.schedule == "sequential" else self._config.members
         return [step for member in range(first) for step in self._steps(member, self._uniform)]
 
-    def advance(self, step: Step, artifact: Artifact, logits: Logits) -> list[Step]:
-        """Take in what a step has made.
+    def advance(
+        self, step: Step, artifact: Artifact, logits: Logits, new: bool = True
+    ) -> list[Step]:
+        """Take in what a step has made; what comes of a `new` one is reported.
 
         Returns:
             The steps that can be taken now, and could not before.
@@ -117,14 +125,14 @@ class Ensemble:
         self._made[step.round, step.member, step.fold] = (artifact, logits)
         due: list[Step] = []
         while not self.finished and self._can_pass(step.round):
-            due += self._pass(step.round)
+            due += self._pass(step.round, self._report if new else _silence)
         return due
 
     def _can_pass(self, round: int) -> bool:
         member = self._passed[round]
         return all((round, member, k) in self._made for k in (None, *judges(self._config)))
 
-    def _pass(self, round: int) -> list[Step]:
+    def _pass(self, round: int, report: Report) -> list[Step]:
         # The member that is next in this round: its say, the weights after it, what it frees.
         member, before = self._passed[round], self._weights[round]
         self._passed[round] += 1
@@ -137,7 +145,7 @@ class Ensemble:
             num_labels = self.prepared.task.num_labels
             after, boost = boost_round(self._config, num_labels, before, predictions)
             self._weights[round] = after
-            self._report(
+            report(
                 {
                     "kind": "boost",
                     "stage": member_name(member),

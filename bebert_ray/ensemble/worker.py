@@ -21,10 +21,10 @@ from bebert_ray.ensemble.steps import Step
 from bebert_ray.models.bert import Checkpoint
 from bebert_ray.storage import Artifact, Location
 from bebert_ray.training.checkpoints import Checkpoints
-from bebert_ray.training.fit import Progress
+from bebert_ray.training.fit import Progress, predict
 from bebert_ray.training.member import MemberTraining
 from bebert_ray.training.stages import STAGES
-from bebert_ray.training.work import Logits, Splits, Work, leave_logits, leave_model
+from bebert_ray.training.work import Logits, Predict, Splits, Work, leave_logits, leave_model
 
 # glibc hands every large tensor back to the kernel and fetches it again a moment later. These keep
 # freed memory in the process, which saves about a quarter of a training step; they must be set
@@ -40,6 +40,11 @@ ENVIRONMENT = {
 }
 
 
+def worker_environment(threads: int) -> dict[str, str]:
+    """The environment variables that a process which computes with so many threads starts with."""
+    return ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)}
+
+
 class Worker:
     """Takes steps, with the CPUs and the GPU that its process has.
 
@@ -53,6 +58,7 @@ class Worker:
         directory: the run directory.
         threads: CPUs to use.
         report: where events go, as dicts; each has a `kind` and the `stage` that it is about.
+        predict: makes the logits of a split; see `training.fit.predict`.
     """
 
     def __init__(
@@ -63,9 +69,11 @@ class Worker:
         directory: Location,
         threads: int,
         report: Callable[[dict[str, Any]], None],
+        predict: Predict = predict,
     ):
         torch.set_num_threads(threads)
-        self.config, self.task, self.report = config, task, report
+        self.config, self.task = config, task
+        self.report, self.predict = report, predict
         self.checkpoint, self.directory = checkpoint, directory
         self._trainee = ""
         self._training: MemberTraining | None = None
@@ -111,7 +119,15 @@ class Worker:
         columns = {name: Columns.from_arrays(arrays) for name, arrays in splits.items()}
         examples = Splits(self.task, columns.pop("train"), columns.pop("selection"), columns)
         checkpoints = Checkpoints(step.checkpoints, step.inputs, step.earlier, note)
-        return Work(self.config, examples, self.checkpoint, self.directory, checkpoints, report)
+        return Work(
+            self.config,
+            examples,
+            self.checkpoint,
+            self.directory,
+            checkpoints,
+            report,
+            self.predict,
+        )
 
     def _member(self, trainee: str, member: int, work: Work) -> MemberTraining:
         if self._training is None or self._trainee != trainee:

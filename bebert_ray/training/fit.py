@@ -297,16 +297,29 @@ def train_step(
     return value.detach()
 
 
-@torch.no_grad()
 def predict(model: Any, columns: Columns, batch_size: int = 128) -> np.ndarray:
     """Logits [n, K] of every example, in dataset order, in float32 and without dropout."""
+    batches = eval_batches(columns.lengths, batch_size)
+    return in_order(predict_batches(model, columns, batches), batches)
+
+
+@torch.no_grad()
+def predict_batches(model: Any, columns: Columns, batches: list[np.ndarray]) -> np.ndarray:
+    """Logits [., K] of the batches' examples, in the batches' order."""
     model.eval()
     device = device_of(model)
-    logits = np.zeros((len(columns), model.config.num_labels), dtype=np.float32)
-    for index in eval_batches(columns.lengths, batch_size):
+    logits = [np.zeros((0, model.config.num_labels), dtype=np.float32)]
+    for index in batches:
         batch = to_device(inputs_of(collate(columns, index)), device)
-        logits[index] = model(**batch).logits.float().cpu().numpy()
-    return logits
+        logits.append(model(**batch).logits.float().cpu().numpy())
+    return np.concatenate(logits)
+
+
+def in_order(logits: np.ndarray, batches: list[np.ndarray]) -> np.ndarray:
+    """From the order of batches that hold every example once to that of the dataset."""
+    ordered = np.empty_like(logits)
+    ordered[np.concatenate(batches)] = logits
+    return ordered
 
 
 def make_optimizers(model: nn.Module, settings: FitSettings) -> list[torch.optim.Optimizer]:

@@ -33,6 +33,8 @@ LOGITS = "logits.safetensors"
 Model = BertForSequenceClassification
 Logits = dict[str, np.ndarray]
 """What a model predicts, [n, K] by split, in dataset order."""
+Predict = Callable[[Model, Columns, int], np.ndarray]
+"""From a model, the examples and the size of a batch to logits [n, K] in dataset order."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Work:
         directory: the run directory, which holds the artifacts of the stages before.
         checkpoints: those of the step at hand.
         report: told of the progress.
+        predict_split: makes the logits of a whole split; others may help with it.
     """
 
     config: Config
@@ -75,6 +78,7 @@ class Work:
     directory: Location
     checkpoints: Checkpoints
     report: Callable[[Progress], None] = lambda _: None
+    predict_split: Predict = predict
 
     @property
     def device(self) -> torch.device:
@@ -118,14 +122,15 @@ class Work:
             checkpoint_every=shared.checkpoint_every,
         )
 
-    def predict(self, model: Model, columns: Columns) -> np.ndarray:
-        """Logits [n, K] in dataset order."""
-        return predict(model, columns, self.config.training.eval_batch_size)
-
     def score(self, model: Model) -> Callable[[], float]:
         """Measures the primary metric on the selection split."""
         columns, task = self.splits.selection, self.splits.task
-        return lambda: evaluate(task, self.predict(model, columns), columns.labels)[primary(task)]
+        size = self.config.training.eval_batch_size
+
+        def score() -> float:
+            return evaluate(task, predict(model, columns, size), columns.labels)[primary(task)]
+
+        return score
 
     def is_past(self, phase: int) -> bool:
         """Whether the step's checkpoint is of a later fit than number `phase`."""
@@ -186,7 +191,7 @@ def leave_model(
         And the logits.
     """
     splits = work.splits.named()
-    logits = {name: work.predict(model, columns) for name, columns in splits.items()}
+    logits = _predict_all(work, model, splits)
     model.cpu()
     facts = {
         "scores": _scores(work, splits, logits),
@@ -213,7 +218,7 @@ def leave_logits(
         `seconds`. And the logits.
     """
     splits = {"train": work.splits.train, "selection": work.splits.selection}
-    logits = {name: work.predict(model, columns) for name, columns in splits.items()}
+    logits = _predict_all(work, model, splits)
     facts = {"scores": _scores(work, splits, logits), "seconds": work.checkpoints.seconds}
 
     def write(directory: Path) -> Mapping[str, Any]:
@@ -237,6 +242,11 @@ def versions() -> dict[str, str]:
         "transformers": transformers.__version__,
         "machine": platform.machine(),
     }
+
+
+def _predict_all(work: Work, model: Model, splits: dict[str, Columns]) -> Logits:
+    size = work.config.training.eval_batch_size
+    return {name: work.predict_split(model, columns, size) for name, columns in splits.items()}
 
 
 def _scores(work: Work, splits: dict[str, Columns], logits: Logits) -> dict[str, dict[str, float]]:
