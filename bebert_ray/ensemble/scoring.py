@@ -81,6 +81,7 @@ class SharedScoring:
             num_cpus=need.cpu,
             num_gpus=need.gpu,
             memory=need.memory or None,
+            max_retries=0,
             runtime_env={"env_vars": worker_environment(need.cpu)},
         )
         return lambda share: task.remote(model_ref, columns_ref, share, need.cpu)
