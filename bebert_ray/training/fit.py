@@ -114,9 +114,7 @@ class Fit:
         self._score, self._phase = score, phase
         self._device = device_of(model)
         self._optimizers = make_optimizers(model, settings)
-        self._rates = [
-            (group, group["lr"]) for each in self._optimizers for group in each.param_groups
-        ]
+        self._rates = [group["lr"] for group in self._groups()]
         self._steps_per_epoch = math.ceil(len(columns) / settings.batch_size)
         self._factor = linear_schedule(settings.epochs * self._steps_per_epoch, settings.warmup)
         self._epoch = self._step = self._until = 0  # the step counts within the epoch
@@ -210,6 +208,10 @@ class Fit:
         self._best_score, self._best_epoch = facts["best_score"], facts["best_epoch"]
         self._best_weights = groups.get("best")
 
+    def _groups(self) -> list[dict[str, Any]]:
+        # Not to be kept: an optimizer that loads a state has new ones.
+        return [group for optimizer in self._optimizers for group in optimizer.param_groups]
+
     @property
     def _total_steps(self) -> int:
         return self._epoch * self._steps_per_epoch + self._step
@@ -232,7 +234,7 @@ class Fit:
             }
         self._model.train()
         for index in batches[self._step :]:
-            for group, rate in self._rates:
+            for group, rate in zip(self._groups(), self._rates, strict=True):
                 group["lr"] = rate * self._factor(self._total_steps)
             batch = to_device(collate(self._columns, index), self._device)
             recent.append(train_step(self._model, loss, batch, self._optimizers, settings))
@@ -266,7 +268,7 @@ class Fit:
             step=done,
             steps=steps,
             loss=loss,
-            learning_rate=float(self._rates[0][1] * self._factor(done)),
+            learning_rate=float(self._rates[0] * self._factor(done)),
             examples_per_second=examples / (time.monotonic() - self._started),
             memory=peak_memory(self._device),
         )
