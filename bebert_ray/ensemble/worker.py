@@ -20,6 +20,7 @@ from bebert_ray.data.tasks import Task
 from bebert_ray.ensemble.steps import Step
 from bebert_ray.models.bert import Checkpoint
 from bebert_ray.storage import Artifact, Location
+from bebert_ray.training import parallel
 from bebert_ray.training.checkpoints import Checkpoints
 from bebert_ray.training.fit import Progress, predict
 from bebert_ray.training.member import MemberTraining
@@ -106,7 +107,7 @@ class Worker:
         made = leave(work, model, step.path, step.stage, step.inputs)
         if step.stage != "round":
             self._trainee, self._training = "", None
-            work.checkpoints.clear()
+            parallel.once(work.checkpoints.clear)
         return made
 
     def _work(self, step: Step, splits: dict[str, dict[str, np.ndarray]]) -> Work:

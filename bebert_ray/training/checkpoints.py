@@ -12,7 +12,8 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from bebert_ray.storage import Artifact, Location, commit, find, names, remove
+from bebert_ray.storage import Artifact, Location, commit, fetch, find, names, remove
+from bebert_ray.training import parallel
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,15 @@ class Checkpoints:
 
     @cached_property
     def found(self) -> Artifact | None:
-        """The newest that is whole, as it was when this was first asked for."""
+        """The newest that is whole, as it was when this was first asked for.
+
+        The processes of a data-parallel group go on from the same: the first one chooses.
+        """
+        chosen = parallel.once(self._newest)
+        # From an object store each machine has a copy of its own.
+        return fetch(chosen.location) if chosen and parallel.rank() > 0 else chosen
+
+    def _newest(self) -> Artifact | None:
         for number in sorted(self._numbers(), reverse=True):
             place = self.place / str(number)
             for inputs in (self.inputs, *reversed(self.earlier)):

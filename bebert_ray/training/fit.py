@@ -20,6 +20,7 @@ from bebert_ray.data.batches import collate, epoch_batches, eval_batches
 from bebert_ray.data.columns import Columns
 from bebert_ray.errors import RunError
 from bebert_ray.quant.quantizers import LsqQuantizer, UniformQuantizer
+from bebert_ray.training import parallel
 from bebert_ray.training.checkpoints import State
 from bebert_ray.training.losses import Batch, Loss, inputs_of
 
@@ -92,6 +93,9 @@ class Fit:
     follow from that and the seed, so `state` is all that another process needs to go on with the
     same bits.
 
+    In a data-parallel group (see `parallel`) each process has a `Fit` of its own, and all take part
+    in all that it does. With another number of processes sums round otherwise.
+
     Args:
         model: what the losses compute with.
         columns: the training examples; a batch's `index` are their rows.
@@ -122,7 +126,8 @@ class Fit:
         self._best_epoch = 0
         self._best_weights: dict[str, Tensor] | None = None  # kept once the model moves on
         self._started, self._first_step = time.monotonic(), 0
-        torch.manual_seed(settings.seed)
+        parallel.align_(model)
+        torch.manual_seed(settings.seed + parallel.rank())
 
     def advance(
         self,
@@ -176,9 +181,10 @@ class Fit:
                 for name, value in values.items():
                     place = tensors if isinstance(value, Tensor) else counts
                     place[f"optimizer.{o}.{p}.{name}"] = value
-        tensors["rng.cpu"] = torch.get_rng_state()
+        # A row for each process.
+        tensors["rng.cpu"] = parallel.gather(torch.get_rng_state()[None])
         if self._device.type == "cuda":
-            tensors["rng.cuda"] = torch.cuda.get_rng_state(self._device)
+            tensors["rng.cuda"] = parallel.gather(torch.cuda.get_rng_state(self._device)[None])
         facts = {
             "phase": self._phase,
             "epoch": self._epoch,
@@ -201,9 +207,11 @@ class Fit:
             }
             same = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": states, "param_groups": same})
-        torch.set_rng_state(groups["rng"]["cpu"])
-        if "cuda" in groups["rng"] and self._device.type == "cuda":
-            torch.cuda.set_rng_state(groups["rng"]["cuda"], self._device)
+        rank, generators = parallel.rank(), groups["rng"]
+        if rank < len(generators["cpu"]):  # else it is new, and has a seed of its own
+            torch.set_rng_state(generators["cpu"][rank])
+            if "cuda" in generators and self._device.type == "cuda":
+                torch.cuda.set_rng_state(generators["cuda"][rank], self._device)
         self._epoch, self._step, self._until = facts["epoch"], facts["step"], facts["until"]
         self._best_score, self._best_epoch = facts["best_score"], facts["best_epoch"]
         self._best_weights = groups.get("best")
@@ -288,21 +296,32 @@ def train_step(
     optimizers: list[torch.optim.Optimizer],
     settings: FitSettings,
 ) -> Tensor:
-    """One step: forward, backward, clip, update. Returns the loss, []."""
+    """One step: forward, backward, clip, update. Returns the loss, [].
+
+    In a data-parallel group each process computes with its share of the batch, and all get what
+    the whole batch gives.
+    """
+    batch, part = parallel.share(batch)
     with autocast(device_of(model), settings.precision):
-        value = loss(batch)
+        value = loss(batch) * part
     value.backward()
+    parallel.sum_gradients_(model, part)
     clip_gradients_(model, settings.max_grad_norm)
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad()
-    return value.detach()
+    return parallel.total(value.detach())
 
 
 def predict(model: Any, columns: Columns, batch_size: int = 128) -> np.ndarray:
-    """Logits [n, K] of every example, in dataset order, in float32 and without dropout."""
-    batches = eval_batches(columns.lengths, batch_size)
-    return in_order(predict_batches(model, columns, batches), batches)
+    """Logits [n, K] of every example, in dataset order, in float32 and without dropout.
+
+    The processes of a data-parallel group share the batches, and all get all logits.
+    """
+    batches, size = eval_batches(columns.lengths, batch_size), parallel.size()
+    shares = [batches[rank::size] for rank in range(size)]
+    mine = torch.from_numpy(predict_batches(model, columns, shares[parallel.rank()]))
+    return in_order(parallel.gather(mine).numpy(), [index for share in shares for index in share])
 
 
 @torch.no_grad()

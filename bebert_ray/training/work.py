@@ -24,6 +24,7 @@ from bebert_ray.data.tasks import Task
 from bebert_ray.deploy.size import model_size
 from bebert_ray.models.bert import Checkpoint, load_model, save_model
 from bebert_ray.storage import Artifact, Location, commit, fetch
+from bebert_ray.training import parallel
 from bebert_ray.training.checkpoints import Checkpoints
 from bebert_ray.training.fit import Fit, FitSettings, Progress, predict
 from bebert_ray.training.losses import Loss
@@ -169,7 +170,7 @@ class Work:
             until,
             sample_weight,
             report=lambda progress: self.report(replace(progress, round=round)),
-            keep=self.checkpoints.save,
+            keep=lambda state: parallel.once(lambda: self.checkpoints.save(state)),
         )
 
 
@@ -205,7 +206,7 @@ def leave_model(
         safetensors.numpy.save_file(logits, directory / LOGITS)
         return facts
 
-    return commit(path, stage, inputs, write), logits
+    return parallel.once(lambda: commit(path, stage, inputs, write)), logits
 
 
 def leave_logits(
