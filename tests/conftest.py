@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # Before anything imports torch or transformers: one thread, so that timings and sums do not depend
 # on the machine, and no network.
@@ -20,6 +22,8 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from transformers import BertConfig
+
+    from bebert_ray.storage import Location
 
 # No deadline: the machine may be busy. In CI the same examples every time.
 settings.register_profile("bebert_ray", deadline=None, derandomize="CI" in os.environ)
@@ -55,6 +59,42 @@ def golden() -> dict[str, np.ndarray]:
     path = _path_or_skip("BEBERT_GOLDEN", ROOT.parent / "shared" / "golden" / "quantizers.npz")
     with np.load(path) as arrays:
         return dict(arrays)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """Host and port of an S3 server."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield "{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of the server, which has a bucket `runs`, empty."""
+    import boto3
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    client = boto3.client("s3", endpoint_url=f"http://{s3_server}", region_name="us-east-1")
+    client.create_bucket(Bucket="runs")
+    yield client
+    for entry in client.list_objects_v2(Bucket="runs").get("Contents", []):
+        client.delete_object(Bucket="runs", Key=entry["Key"])
+
+
+@pytest.fixture
+def bucket(s3: Any, s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Location:
+    """A directory in the bucket, not there yet."""
+    from bebert_ray.storage import Location
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    options = f"endpoint_override={s3_server}&scheme=http&region=us-east-1"
+    return Location.parse(f"s3://runs/mrpc?{options}")
 
 
 # A few words, and every letter with and without "##": no plain text becomes [UNK].

@@ -12,7 +12,8 @@ Whatever goes wrong in between, a killed process and a full disk included, `find
 of before, the new one or none, and never one that is half written.
 
 Any number of processes may `find` and `commit` at the same time; the last one to commit wins. That
-two do for one step happens when a worker believed dead is not.
+two do for one step happens when a worker believed dead is not. They make the same, and the second
+one leaves it at that.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from pyarrow.fs import FileType
 
 from bebert_ray.errors import RunError, UserError
 from bebert_ray.storage import copies, disk
-from bebert_ray.storage.files import exists, names, read, write_atomic
+from bebert_ray.storage.files import names, read, write_atomic
 from bebert_ray.storage.hashing import canonical, checksum, fingerprint
 from bebert_ray.storage.location import Location, explained
 
@@ -74,6 +75,10 @@ class _Record:
     inputs: dict[str, Any]
     facts: dict[str, Any]
     files: dict[str, Any]
+
+    def made_as(self, other: _Record) -> bool:
+        """Whether both tell of the same inputs and files."""
+        return (self.inputs, self.files) == (other.inputs, other.files)
 
 
 def find(place: Path | Location, inputs: dict[str, Any]) -> Artifact | Miss:
@@ -158,10 +163,10 @@ def commit(
 
 def _check_replaceable(location: Location, stage: str) -> None:
     """Refuse to replace anything but an artifact or an empty directory."""
-    if exists(location / RECORD):
-        return
     kind = location.filesystem.get_file_info(location.path).type
-    if kind == FileType.File or names(location):
+    # In one look: another writer may be moving it.
+    there = names(location) if kind == FileType.Directory else set()
+    if kind == FileType.File or (there and RECORD not in there):
         raise UserError(
             f"{location} is not an artifact of an earlier run, and is in the way of the stage "
             f"{stage!r}. Move it elsewhere, or choose another output directory."
@@ -169,7 +174,12 @@ def _check_replaceable(location: Location, stage: str) -> None:
 
 
 def _publish(draft: Path, location: Location, record: _Record) -> Artifact:
-    """Have a complete draft take its place, and the place of all that is there."""
+    """Have a complete draft take its place, and the place of all else that is there."""
+    known = _read_record(location)
+    if isinstance(known, _Record) and known.made_as(record):
+        present = _verify(location, known)
+        if isinstance(present, Artifact):  # by now somebody may be reading it
+            return present
     if location.is_local:
         disk.move_directory(draft, location.local)
         return _artifact(location, location.local, record)

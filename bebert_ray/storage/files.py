@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import shutil
 import socket
@@ -52,7 +53,7 @@ def exists(place: Path | Location) -> bool:
 
 
 def names(place: Path | Location) -> set[str]:
-    """The names in a directory; none if it is not there.
+    """The names in a directory, but for drafts; none if it is not there.
 
     Raises:
         UserError: it is not a directory, or cannot be read.
@@ -61,7 +62,7 @@ def names(place: Path | Location) -> set[str]:
     with explained("read", location):
         if location.is_local:
             with suppress(FileNotFoundError):
-                return {entry.name for entry in location.local.iterdir()}
+                return set(itertools.filterfalse(disk.is_draft, os.listdir(location.local)))
             return set()
         selector = FileSelector(location.path, allow_not_found=True)
         return {info.base_name for info in location.filesystem.get_file_info(selector)}

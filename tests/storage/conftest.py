@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from bebert_ray.storage import Location
@@ -20,35 +17,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where copies of remote artifacts are."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "bebert_ray"
-
-
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[str]:
-    """Host and port of an S3 server."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    yield "{}:{}".format(*server.get_host_and_port())
-    server.stop()
-
-
-@pytest.fixture
-def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch):
-    """A client of the server, which has a bucket `runs`, empty."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    client = boto3.client("s3", endpoint_url=f"http://{s3_server}", region_name="us-east-1")
-    client.create_bucket(Bucket="runs")
-    yield client
-    for entry in client.list_objects_v2(Bucket="runs").get("Contents", []):
-        client.delete_object(Bucket="runs", Key=entry["Key"])
-
-
-@pytest.fixture
-def bucket(s3, s3_server: str) -> Location:
-    """A directory in the bucket, not there yet."""
-    options = f"endpoint_override={s3_server}&scheme=http&region=us-east-1"
-    return Location.parse(f"s3://runs/mrpc?{options}")
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def test_a_writer_that_dies_leaves_no_artifact_and_the_next_one_makes_it(
         if failing >= 4:  # the sign that it is unfinished, two files and the record go well
             commit(teacher, "teacher", INPUTS, write)
         else:
-            with pytest.raises(UserError, match="teacher.*: connection lost"):
+            with pytest.raises(UserError, match=r"teacher.*: connection lost"):
                 commit(teacher, "teacher", INPUTS, write)
             changed = Miss("inputs changed: seed")
             assert find(teacher, INPUTS) == (Miss("absent") if failing else changed)
