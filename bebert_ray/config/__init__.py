@@ -1,6 +1,13 @@
 """The configuration of a run: `schema` says what there is, `load` reads and writes it."""
 
-from bebert_ray.config.load import describe, differing_keys, load_config, to_dict, to_yaml
+from bebert_ray.config.load import (
+    describe,
+    differing_keys,
+    load_config,
+    parse_config,
+    to_dict,
+    to_yaml,
+)
 from bebert_ray.config.schema import (
     Config,
     DataConfig,
@@ -30,6 +37,7 @@ __all__ = [
     "describe",
     "differing_keys",
     "load_config",
+    "parse_config",
     "to_dict",
     "to_yaml",
 ]

@@ -68,25 +68,20 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
             one line for each, all at once.
     """
     problems: list[str] = []
-    entries = {} if path is None else _read_file(path, problems)
+    entries = {} if path is None else _parse_file(_read_file(path), str(path), problems)
     for override in overrides:
         entries |= _parse_override(override, problems)
+    return _build(entries, problems)
 
-    known: dict[str, _Entry] = {}
-    for key, entry in entries.items():
-        if key in _LEAVES:
-            known[key] = entry
-        elif key not in _SECTIONS:
-            problems.append(f"{key}: unknown key{_did_you_mean(key)} ({entry.where})")
-        elif entry.value is not None:  # a section left empty is fine
-            example = next(leaf for leaf in _LEAVES if leaf.startswith(f"{key}."))
-            problems.append(f"{key}: is a section, set keys in it ({example}, …) ({entry.where})")
 
-    config, bad = _validate(known)
-    problems += bad.values()
-    if config is None or problems:
-        raise UserError("\n  ".join(["the configuration cannot be used:", *problems]))
-    return config
+def parse_config(text: str, source: str) -> Config:
+    """Builds the configuration that is in a YAML text, which messages call `source`.
+
+    Raises:
+        UserError: as in `load_config`.
+    """
+    problems: list[str] = []
+    return _build(_parse_file(text, source, problems), problems)
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -134,16 +129,41 @@ def describe() -> str:
     return "\n".join(lines)
 
 
-def _read_file(path: str | Path, problems: list[str]) -> dict[str, _Entry]:
+def _build(entries: Mapping[str, _Entry], problems: list[str]) -> Config:
+    known: dict[str, _Entry] = {}
+    for key, entry in entries.items():
+        if key in _LEAVES:
+            known[key] = entry
+        elif key not in _SECTIONS:
+            problems.append(f"{key}: unknown key{_did_you_mean(key)} ({entry.where})")
+        elif entry.value is not None:  # a section left empty is fine
+            example = next(leaf for leaf in _LEAVES if leaf.startswith(f"{key}."))
+            problems.append(f"{key}: is a section, set keys in it ({example}, …) ({entry.where})")
+
+    config, bad = _validate(known)
+    problems += bad.values()
+    if config is None or problems:
+        raise UserError("\n  ".join(["the configuration cannot be used:", *problems]))
+    return config
+
+
+def _read_file(path: str | Path) -> str:
     try:
-        entries = _parse(Path(path).read_text(encoding="utf-8-sig"), str(path), problems)
+        return Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"cannot read the config file {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"the config file {path} is not valid YAML: {error}") from error
+
+
+def _parse_file(text: str, source: str, problems: list[str]) -> dict[str, _Entry]:
+    try:
+        entries = _parse(text, source, problems)
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"the config file {path} is not valid YAML: {_reason(error)}") from error
+        raise UserError(f"the config file {source} is not valid YAML: {_reason(error)}") from error
     whole = entries.pop("", None)
     if whole is not None and whole.value is not None:
-        raise UserError(f"the config file {path} must hold `key: value` lines, one a setting")
+        raise UserError(f"the config file {source} must hold `key: value` lines, one a setting")
     return entries
 
 

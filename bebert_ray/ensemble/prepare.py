@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from bebert_ray.config import Config, differing_keys, load_config, to_dict, to_yaml
+from bebert_ray.config import Config, differing_keys, to_dict
+from bebert_ray.config.kept import CONFIG, keep_config, kept_config
 from bebert_ray.data.columns import Columns, load_columns, save_columns, tokenize
 from bebert_ray.data.corpus import Corpus
 from bebert_ray.data.holdout import split_holdout
@@ -20,17 +20,34 @@ from bebert_ray.data.sources import load_corpus
 from bebert_ray.data.tasks import Task
 from bebert_ray.errors import UserError
 from bebert_ray.models.bert import Checkpoint, find_checkpoint, load_encoder, load_tokenizer
-from bebert_ray.storage import Artifact, Miss, commit, find, fingerprint, write_atomic
+from bebert_ray.storage import (
+    Artifact,
+    Location,
+    Miss,
+    commit,
+    exists,
+    fetch,
+    find,
+    fingerprint,
+    names,
+    remove,
+    sweep,
+)
+from bebert_ray.storage.artifacts import RECORD
 from bebert_ray.training.stages import STAGES
 
 # Keys that a run may change and go on with what it has: they touch the members alone, or no figure.
-FREE_KEYS = ("ensemble.", "member.", "resources.", "output", "fresh", "training.eval_batch_size")
-# What a run leaves in its directory.
-CONFIG = "config.yaml"
-FILES = ("metrics.jsonl", "results.json", "scores.png")
-DIRECTORIES = ("data", *STAGES, "members", "weights")
-# What a run may leave that was killed before it had written its configuration.
-TRACES = {".lock", f"{CONFIG}.tmp"}
+FREE_KEYS = (
+    *("ensemble.", "member.", "resources.", "output", "fresh"),
+    *("training.eval_batch_size", "training.checkpoint_every"),
+)
+# What a run leaves in its directory, beside its configuration.
+DATA = "data"
+LEFT = {
+    *(DATA, *STAGES, "members", "weights", "checkpoints"),
+    *("metrics.jsonl", "tensorboard", "logs", "results.json", "scores.png"),
+}
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -39,14 +56,14 @@ class Prepared:
 
     Attributes:
         config: the configuration.
-        directory: the run directory, absolute.
+        directory: the run directory.
         corpus: the examples as text.
         checkpoint: the encoder to start from.
         data: what the tokenised examples depend on, as JSON.
     """
 
     config: Config
-    directory: Path
+    directory: Location
     corpus: Corpus
     checkpoint: Checkpoint
     data: dict[str, Any]
@@ -58,7 +75,7 @@ class Prepared:
 
     def find_data(self) -> Artifact | Miss:
         """The tokenised examples, if an earlier run has left them."""
-        return find(self.directory / "data", self.data)
+        return find(self.directory / DATA, self.data)
 
 
 def prepare(config: Config) -> Prepared:
@@ -87,7 +104,9 @@ def prepare(config: Config) -> Prepared:
 
 
 def open_run(prepared: Prepared) -> dict[str, Columns]:
-    """Enter the run directory, emptied if the run starts afresh; hold its lock.
+    """Enter the run directory, whose lock is held, and empty it if the run starts afresh.
+
+    Drafts of processes that were killed are deleted.
 
     Returns:
         The splits `train`, `selection` and those of dev, tokenised now or in an earlier run.
@@ -97,9 +116,11 @@ def open_run(prepared: Prepared) -> dict[str, Columns]:
     """
     directory, config = prepared.directory, prepared.config
     _check_directory(directory, config)
+    sweep(directory)
     if config.fresh:
-        _clear(directory)
-    write_atomic(directory / CONFIG, to_yaml(config))
+        for name in LEFT:
+            remove(directory / name)
+    keep_config(config, directory)
     if isinstance(prepared.find_data(), Miss):
         _tokenise(prepared)
     return load_splits(prepared)
@@ -107,7 +128,7 @@ def open_run(prepared: Prepared) -> dict[str, Columns]:
 
 def load_splits(prepared: Prepared) -> dict[str, Columns]:
     """The tokenised splits, which must be there."""
-    return load_columns(prepared.directory / "data" / "columns.safetensors")
+    return load_columns(fetch(prepared.directory / DATA).path / "columns.safetensors")
 
 
 def _tokenise(prepared: Prepared) -> None:
@@ -133,47 +154,47 @@ def _tokenise(prepared: Prepared) -> None:
         (draft / "rows.json").write_text(json.dumps(kept))
         return {"examples": {name: len(columns) for name, columns in splits.items()}}
 
-    commit(prepared.directory / "data", "data", prepared.data, write)
+    commit(prepared.directory / DATA, "data", prepared.data, write)
 
 
-def _run_directory(config: Config) -> Path:
-    directory = Path(config.output)
-    if not directory.is_absolute() and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+def _run_directory(config: Config) -> Location:
+    output = config.output
+    relative = "://" not in output and not Path(output).is_absolute()
+    if relative and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         raise UserError(
-            f"output: {directory} is relative, and a Ray job runs in a throw-away copy of its "
-            "working directory: what it writes there is lost; give an absolute path"
+            f"output: {output} is relative, and a Ray job runs in a throw-away copy of its "
+            "working directory: what it writes there is lost; give an absolute path or a URI"
         )
-    return directory.absolute()
-
-
-def _check_directory(directory: Path, config: Config) -> None:
     try:
-        if not directory.exists():
-            return
-        if not directory.is_dir():
-            raise UserError(f"output: {directory} is a file; choose another directory")
-        names = {entry.name for entry in directory.iterdir()}
-    except OSError as error:
-        raise UserError(
-            f"output: {directory} cannot be read: {error.strerror}; choose another directory"
-        ) from error
-    if CONFIG in names:
+        return Location.parse(output)
+    except UserError as error:
+        raise UserError(f"output: {error}") from error
+
+
+def _check_directory(directory: Location, config: Config) -> None:
+    """Refuse a directory with anything in it that is not of this run, or of one to start over."""
+    try:
+        there = names(directory) - {LOCK}
+    except UserError as error:
+        raise UserError(f"output: {error}") from error
+    if CONFIG in there:
         if not config.fresh:
-            _check_same_run(directory / CONFIG, config)
-    elif names - TRACES:
+            _check_same_run(directory, config)
+    # Without its configuration a run is known by its data.
+    elif there and not (there <= LEFT and exists(directory / DATA / RECORD)):
         raise UserError(
             f"output: {directory} is not empty and not a run (it has no {CONFIG}); "
             "choose another directory"
         )
 
 
-def _check_same_run(path: Path, config: Config) -> None:
+def _check_same_run(directory: Location, config: Config) -> None:
     try:
-        old = load_config(path)
+        old = kept_config(directory)
     except UserError as error:
         raise UserError(
-            f"output: {path} cannot be read ({error}); start over with fresh=true or choose "
-            "another output"
+            f"output: {error}\nNothing else is lost: delete that file, and give the same command "
+            "again. What is there is used as far as it was made with the same settings."
         ) from error
     changed = [
         f"  {key}: {before!r} there, {now!r} here"
@@ -183,7 +204,7 @@ def _check_same_run(path: Path, config: Config) -> None:
     if changed:
         listed = "\n".join(changed)
         raise UserError(
-            f"output: {path.parent} is another run:\n{listed}\n"
+            f"output: {directory} is another run:\n{listed}\n"
             "choose another output, or start over with fresh=true"
         )
 
@@ -201,21 +222,6 @@ def _check_model(checkpoint: Checkpoint, config: Config, task: Task) -> None:
             f"data.max_length: {config.data.max_length} tokens are more than the model can take; "
             f"give at most {model.max_position_embeddings}"
         )
-
-
-def _clear(directory: Path) -> None:
-    """Delete what a run makes, but for its configuration, and nothing else."""
-    try:
-        for name in FILES:
-            (directory / name).unlink(missing_ok=True)
-        for name in DIRECTORIES:
-            for path in (directory / f"{name}{suffix}" for suffix in ("", ".tmp", ".old")):
-                if path.exists():
-                    shutil.rmtree(path)
-    except OSError as error:
-        raise UserError(
-            f"fresh: {directory} cannot be emptied: {error}; choose another output"
-        ) from error
 
 
 def _corpus_hash(corpus: Corpus) -> str:

@@ -1,6 +1,7 @@
 """What is checked before a run, and how it enters its directory."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -9,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from bebert_ray.ensemble.prepare import Prepared, load_splits, open_run
 from bebert_ray.errors import UserError
-from bebert_ray.storage import Artifact
+from bebert_ray.storage import Artifact, names
 
 
 @pytest.fixture
@@ -63,20 +64,22 @@ def test_a_relative_checkpoint_means_the_same_to_every_worker(runner, checkpoint
 
 def test_a_relative_output_is_relative_to_where_the_job_was_started(runner, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert runner.prepare("output=here").directory == tmp_path / "here"
+    assert runner.prepare("output=here").directory.local == tmp_path / "here"
 
 
 def test_a_ray_job_refuses_a_relative_output(runner, monkeypatch):
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
-    with pytest.raises(UserError, match=r"output: here is relative.*give an absolute path"):
+    with pytest.raises(
+        UserError, match=r"output: here is relative.*give an absolute path or a URI"
+    ):
         runner.prepare("output=here")
-    assert runner.prepare().directory == runner.output
+    assert runner.prepare().directory.local == runner.output
 
 
 def test_an_empty_directory_will_do(runner):
     runner.output.mkdir()
     (runner.output / ".lock").touch()
-    assert runner.prepare().directory == runner.output
+    assert runner.prepare().directory.local == runner.output
 
 
 def test_a_directory_of_something_else_is_refused_even_to_start_over(runner):
@@ -90,8 +93,24 @@ def test_a_directory_of_something_else_is_refused_even_to_start_over(runner):
 
 def test_a_file_in_place_of_the_directory_is_refused(runner):
     runner.output.touch()
-    with pytest.raises(UserError, match=r"output: .* is a file"):
+    with pytest.raises(UserError, match=r"output: .*run: Not a directory"):
         runner.prepare()
+
+
+def test_an_output_that_is_no_place_is_refused(runner):
+    with pytest.raises(UserError, match=r"output: gopher://host/run cannot be used"):
+        runner.prepare("output=gopher://host/run")
+
+
+def test_a_run_may_be_in_an_object_store(runner, bucket, monkeypatch):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    for changes in ((), ("resources.num_cpus=2",), ("fresh=true", "seed=7")):
+        prepared = runner.prepare(f"output={bucket}", *changes)
+        assert prepared.directory == bucket
+        assert len(open_run(prepared)["train"]) == 86
+    assert names(bucket) == {"config.yaml", "data"}
+    with pytest.raises(UserError, match=r"mrpc\?.* is another run:\n  seed: 7 there, 42 here"):
+        runner.prepare(f"output={bucket}")
 
 
 @pytest.mark.usefixtures("finished")
@@ -109,7 +128,13 @@ class TestAnotherRun:
         ]
 
     @pytest.mark.parametrize(
-        "change", ["ensemble.members=9", "member.epochs=2", "resources.num_cpus=2", "fresh=true"]
+        "change",
+        [
+            "ensemble.members=9",
+            "member.epochs=2",
+            "resources.num_cpus=2",
+            "training.checkpoint_every=7",
+        ],
     )
     def test_keys_of_the_members_and_of_the_machine_may_differ(self, runner, change):
         assert runner.prepare(change)
@@ -117,15 +142,39 @@ class TestAnotherRun:
     def test_fresh_lets_everything_differ(self, runner):
         assert runner.prepare("seed=7", "fresh=true")
 
-    def test_a_configuration_that_cannot_be_read_is_another_run(self, runner):
-        (runner.output / "config.yaml").write_text("tusk: sst2\n")
-        with pytest.raises(UserError, match=r"(?s)cannot be read.*tusk.*fresh=true"):
+    @pytest.mark.parametrize(
+        ("damage", "reason"),
+        [
+            (lambda text: text.replace("seed: 42", "seed: 43"), "it is not as it was written"),
+            (lambda text: text[:-20], "it is not as it was written"),
+            (lambda text: text[:20], "task: is missing"),
+            (lambda text: "", "task: is missing"),
+            (lambda text: "\0\0\0", "is not valid YAML"),
+            (lambda text: "tusk: sst2\n", "tusk: unknown key"),
+        ],
+    )
+    def test_a_damaged_configuration_is_named_and_nothing_else_is_lost(
+        self, runner, damage, reason
+    ):
+        path = runner.output / "config.yaml"
+        path.write_text(damage(path.read_text()))
+        with pytest.raises(UserError, match=rf"(?s)config\.yaml is damaged: .*{reason}.*delete"):
             runner.prepare()
         assert runner.prepare("fresh=true")
+        path.unlink()
+        runner()
+        assert runner.taken == []
+        assert runner.prepare()
+
+    def test_without_data_too_it_is_no_run(self, runner):
+        for name in ("config.yaml", "data/artifact.json"):
+            (runner.output / name).unlink()
+        with pytest.raises(UserError, match="not a run"):
+            runner.prepare()
 
     def test_a_run_that_came_between_is_noticed_on_entering(self, runner):
         prepared = runner.prepare("seed=7", output=runner.output.parent / "late")
-        shutil.copytree(runner.output, prepared.directory)
+        shutil.copytree(runner.output, prepared.directory.local)
         with pytest.raises(UserError, match="seed: 42 there, 7 here"):
             open_run(prepared)
 
@@ -133,12 +182,10 @@ class TestAnotherRun:
         output = runner.output
         for name in ("metrics.jsonl", "results.json", "scores.png", "notes.txt", "data.csv"):
             (output / name).touch()
-        (output / "half").rename(output / "half.old")
-        shutil.copytree(output / "teacher", output / "teacher.tmp")
+        for name in ("checkpoints/half/0", "tensorboard/half", "logs", f".half.{32 * '0'}.tmp"):
+            (output / name).mkdir(parents=True)
         open_run(runner.prepare("fresh=true", "seed=7"))
-        assert {path.name for path in output.iterdir()} == {
-            *("config.yaml", "data", "notes.txt", "data.csv")
-        }
+        assert set(os.listdir(output)) == {"config.yaml", "data", "notes.txt", "data.csv"}
         assert "seed: 7" in (output / "config.yaml").read_text()
 
     def test_fresh_says_what_it_cannot_delete(self, runner, monkeypatch):
@@ -146,8 +193,14 @@ class TestAnotherRun:
             raise PermissionError(13, "Permission denied", str(path))
 
         monkeypatch.setattr(shutil, "rmtree", fail)
-        with pytest.raises(UserError, match=r"fresh: .*Permission denied: '.*/data'"):
+        with pytest.raises(UserError, match=r"cannot delete .*/run/\w+: Permission denied"):
             open_run(runner.prepare("fresh=true"))
+
+    def test_what_killed_processes_have_left_is_swept(self, runner):
+        draft = runner.output / "members" / f".000.{32 * '0'}.tmp"
+        (draft / "deep").mkdir(parents=True)
+        open_run(runner.prepare())
+        assert not draft.exists()
 
 
 # --- the examples ---

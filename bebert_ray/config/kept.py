@@ -1,0 +1,46 @@
+"""The configuration that a run keeps in its directory: `config.yaml`, with a checksum on top."""
+
+from __future__ import annotations
+
+import hashlib
+
+from bebert_ray.config.load import parse_config, to_yaml
+from bebert_ray.config.schema import Config
+from bebert_ray.errors import UserError
+from bebert_ray.storage import Location, read, write_atomic
+
+CONFIG = "config.yaml"
+HEAD = "# The settings of this run. SHA-256 of the lines below: "
+
+
+def keep_config(config: Config, run: Location) -> None:
+    """Write the configuration into the run directory; `load_config` reads it too.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    text = to_yaml(config)
+    write_atomic(run / CONFIG, f"{HEAD}{_checksum(text)}\n{text}")
+
+
+def kept_config(run: Location) -> Config:
+    """The configuration in the run directory; without a checksum if a person has written it.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UserError: it is damaged, or cannot be read.
+    """
+    place = run / CONFIG
+    content = read(place)
+    try:
+        text = content.decode("utf-8-sig")
+        head, _, body = text.partition("\n")
+        if head.startswith(HEAD) and head != HEAD + _checksum(body):
+            raise ValueError("it is not as it was written")
+        return parse_config(text, CONFIG)
+    except (ValueError, UserError) as error:
+        raise UserError(f"{place} is damaged: {error}") from error
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
