@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from bebert_ray.storage import write_atomic
+from bebert_ray.storage import Location, write_atomic
 
 if TYPE_CHECKING:
     from bebert_ray.ensemble.cluster import Allotments, Node
@@ -120,14 +119,16 @@ def print_plan(
     steps: dict[str, str],
     allotments: Allotments,
     nodes: list[Node],
-    directory: Path,
+    directory: Location,
     console: Console,
 ) -> None:
     """What will run, what is done already, and on what."""
     console.print(f"run directory: {directory}")
     console.print(f"machines: {'; '.join(map(str, nodes))}")
+    workers = allotments.stage_workers
     console.print(
-        f"needed: {allotments.stage} a stage; {allotments.member} a member, "
+        f"needed: {f'{workers} times ' if workers > 1 else ''}{allotments.stage} a stage; "
+        f"{allotments.member} a member, "
         f"{allotments.in_flight} at a time"
     )
     table = Table(title="plan", title_justify="left")
@@ -188,7 +189,7 @@ def print_table(results: Results, console: Console) -> None:
         console.print(results.note)
 
 
-def draw(results: Results, path: Path) -> None:
+def draw(results: Results, path: Location) -> None:
     """A picture of the scores: ensembles of 1, 2, ... members, each member, the models before."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     from bebert_ray.ensemble.prepare import open_run, prepare
     from bebert_ray.progress import Board
     from bebert_ray.report import draw, print_plan, print_table, to_json
-    from bebert_ray.storage import lock, write_atomic
+    from bebert_ray.storage import keep, lock
 
     out = console()
     prepared = prepare(config)
@@ -53,7 +53,9 @@ def main(arguments: list[str] | None = None) -> None:
                 run = Run(prepared, splits, crew.report)
                 crew.do(run)
             figures = results(run)
-            write_atomic(directory / "results.json", to_json(figures.everything(), indent=2))
+            text = to_json(figures.everything(), indent=2)
+            if not keep(directory / "results.json", text.encode()) and not crew.taken:
+                out.print("results.json was not what the run's artifacts say; written anew")
             draw(figures, directory / "scores.png")
     print_table(figures, out)
     out.print(f"all figures: {directory / 'results.json'}, picture: {directory / 'scores.png'}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +20,7 @@ from bebert_ray.ensemble.prepare import Prepared
 from bebert_ray.ensemble.rounds import Predictions, Weights, boost_round, member_weight
 from bebert_ray.ensemble.steps import Step, member_name, member_step
 from bebert_ray.ensemble.weights import Boost
-from bebert_ray.storage import Artifact, Location, read, write_atomic
+from bebert_ray.storage import Artifact, Location, keep
 from bebert_ray.training.work import Logits
 
 Report = Callable[[dict[str, Any]], None]
@@ -233,9 +232,4 @@ def keep_weights(step: Step, directory: Location) -> bool:
     assert step.sample_weight is not None
     buffer = io.BytesIO()
     np.save(buffer, step.sample_weight[-1])
-    path = directory / "weights" / f"{step.path.name}.npy"
-    with suppress(FileNotFoundError):
-        if read(path) == buffer.getvalue():
-            return True
-    write_atomic(path, buffer.getvalue())
-    return False
+    return keep(directory / "weights" / f"{step.path.name}.npy", buffer.getvalue())

@@ -1,7 +1,7 @@
 """Where and how a run lies on disk or in an object store. Nothing else in the package knows."""
 
 from bebert_ray.storage.artifacts import Artifact, Miss, commit, fetch, find
-from bebert_ray.storage.files import exists, lock, names, read, remove, sweep, write_atomic
+from bebert_ray.storage.files import exists, keep, lock, names, read, remove, sweep, write_atomic
 from bebert_ray.storage.hashing import fingerprint, hash_arrays
 from bebert_ray.storage.location import Location
 
@@ -15,6 +15,7 @@ __all__ = [
     "find",
     "fingerprint",
     "hash_arrays",
+    "keep",
     "lock",
     "names",
     "read",

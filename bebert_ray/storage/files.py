@@ -68,6 +68,22 @@ def names(place: Path | Location) -> set[str]:
         return {info.base_name for info in location.filesystem.get_file_info(selector)}
 
 
+def keep(place: Path | Location, content: bytes) -> bool:
+    """Have a file hold `content`: write it, unless it does already.
+
+    Returns:
+        Whether it did.
+
+    Raises:
+        UserError: it cannot be read or written.
+    """
+    with suppress(FileNotFoundError):
+        if read(place) == content:
+            return True
+    write_atomic(place, content)
+    return False
+
+
 def write_atomic(place: Path | Location, content: str | bytes) -> None:
     """Write a file such that any reader, at any time, sees the old content or the new, complete.
 
