@@ -5,16 +5,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import tempfile
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bebert_ray.config import Config, differing_keys, load_config, to_dict
+from bebert_ray.config import Config, differing_keys, to_dict
+from bebert_ray.config.kept import CONFIG, kept_config
 from bebert_ray.errors import UserError
 from bebert_ray.storage import Location, exists, read
 from bebert_ray.storage.artifacts import RECORD, UNFINISHED
 
-CONFIG = "config.yaml"
 RESULTS = "results.json"
 
 Driver = Literal["at work", "not at work", "unknown"]
@@ -51,14 +50,7 @@ def read_config(run: Location) -> Config:
         raise UserError(f"there is no run at {run}")
     if not exists(run / CONFIG):
         raise UserError(f"{run} is not a run: it has no {CONFIG}")
-    with tempfile.NamedTemporaryFile(suffix=".yaml") as file:
-        file.write(read(run / CONFIG))
-        file.flush()
-        try:
-            return load_config(file.name)
-        except UserError as error:
-            reason = str(error).replace(file.name, CONFIG)
-            raise UserError(f"{run / CONFIG} is damaged: {reason}") from error
+    return kept_config(run)
 
 
 def find_driver(run: Location) -> tuple[Driver, str]:
