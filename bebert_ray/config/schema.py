@@ -242,12 +242,16 @@ class ResourcesConfig:
         description="CPUs of a Ray that the job starts itself; null: all of this machine's",
     )
     stage_workers: Count = Field(
-        default=1, description="data-parallel processes of each earlier stage, with the below each"
+        default=1,
+        description="data-parallel processes of each earlier stage; sums round otherwise with "
+        "another number",
     )
     max_restarts: Annotated[int, Field(strict=True, ge=0)] = Field(
         default=3, description="how often the work of a process that died is taken up again"
     )
-    stage: StageResources = Field(default_factory=StageResources, description="each earlier stage")
+    stage: StageResources = Field(
+        default_factory=StageResources, description="each process of an earlier stage"
+    )
     member: MemberResources = Field(default_factory=MemberResources, description="each member")
 
 
@@ -357,6 +361,12 @@ def _conflicts(config: Config) -> Iterator[Conflict]:
             "data.text_columns", ("data.label_column",), "names the same column more than once"
         )
     yield from _schedule_conflicts(config)
+    if resources.stage_workers > 1 and 0 < resources.stage.gpu < 1:
+        yield Conflict(
+            "resources.stage.gpu",
+            ("resources.stage_workers",),
+            "data-parallel processes cannot share a GPU; give each one (1) or none (0)",
+        )
     for name, cpu in (("stage", resources.stage.cpu), ("member", resources.member.cpu)):
         if cpu is not None and resources.num_cpus is not None and cpu > resources.num_cpus:
             yield Conflict(

@@ -68,16 +68,18 @@ class Allotments:
     """What the workers of a run get.
 
     Attributes:
-        stage: the worker of the shared stages.
+        stage: the worker of the shared stages, or each of several.
         member: the worker of a member.
         together: how many members, or folds of one, need not wait for each other.
         in_flight: how many of these the cluster has room for.
+        stage_workers: how many processes train a shared stage together.
     """
 
     stage: Allotment
     member: Allotment
     together: int
     in_flight: int
+    stage_workers: int = 1
 
 
 @contextmanager
@@ -117,11 +119,16 @@ def connected(resources: ResourcesConfig) -> Iterator[list[Node]]:
 def allot(config: Config, nodes: list[Node]) -> Allotments:
     """Divide the cluster: as configured, else a machine for a stage and fair shares for members.
 
+    The processes that train a stage together get as many CPUs each as leave room for all of them.
+
     Raises:
-        UserError: a worker fits on no machine.
+        UserError: a worker fits on no machine, or not all processes of a stage at once.
     """
     wanted, largest = config.resources, max(node.cpu for node in nodes)
-    stage = Allotment(wanted.stage.cpu or max(1, largest), wanted.stage.gpu)
+    workers = wanted.stage_workers
+    cpus = [wanted.stage.cpu] if wanted.stage.cpu else range(max(1, largest), 0, -1)
+    choices = [Allotment(cpu, wanted.stage.gpu) for cpu in cpus]
+    stage = next((each for each in choices if room(nodes, each) >= workers), choices[-1])
     together = members_together(config)
     # Members on one machine, if they spread evenly over as many machines as there are.
     neighbours = math.ceil(min(together, sum(node.cpu for node in nodes)) / len(nodes))
@@ -130,13 +137,19 @@ def allot(config: Config, nodes: list[Node]) -> Allotments:
         wanted.member.gpu,
         wanted.member.memory,
     )
+    machines = "; ".join(map(str, nodes))
     for name, need in (("stage", stage), ("member", member)):
         if not any(node.holds(need) for node in nodes):
             raise UserError(
-                f"resources.{name}: {need} fit on no machine of the cluster "
-                f"({'; '.join(map(str, nodes))}); ask for less"
+                f"resources.{name}: {need} fit on no machine of the cluster ({machines}); "
+                "ask for less"
             )
-    return Allotments(stage, member, together, min(together, room(nodes, member)))
+    if room(nodes, stage) < workers:
+        raise UserError(
+            f"resources.stage_workers: the cluster ({machines}) has no room for {workers} "
+            f"processes of {stage} at once, but for {room(nodes, stage)}; ask for fewer or for less"
+        )
+    return Allotments(stage, member, together, min(together, room(nodes, member)), workers)
 
 
 def live_nodes() -> list[Node]:

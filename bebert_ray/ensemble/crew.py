@@ -13,7 +13,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -21,22 +21,26 @@ from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bebert_ray.data.columns import Columns
-from bebert_ray.ensemble.cluster import Allotment, Allotments, last_lines, live_nodes, room
+from bebert_ray.ensemble.cluster import Allotments, last_lines, live_nodes, room
+from bebert_ray.ensemble.data_parallel import Group, GroupLost, group_environment
 from bebert_ray.ensemble.driver import Run, found
 from bebert_ray.ensemble.gauges import Gauges
 from bebert_ray.ensemble.members import keep_weights
 from bebert_ray.ensemble.prepare import Prepared
 from bebert_ray.ensemble.scoring import SharedScoring
-from bebert_ray.ensemble.steps import Step
+from bebert_ray.ensemble.steps import CHECKPOINTS, Step
 from bebert_ray.ensemble.worker import Worker, worker_environment
 from bebert_ray.errors import RunError, UserError
 from bebert_ray.progress import Board
-from bebert_ray.storage import Miss, exists
+from bebert_ray.storage import Miss, exists, remove
 
 POLL = 0.5  # seconds between looks at the workers
 RECOUNT = 5.0  # seconds between looks at the cluster
-PATIENCE = 30.0  # seconds that a worker may wait for its room before people are told
+PATIENCE = 60.0  # seconds that a worker may wait for its room, or start, before people are told
 LOG_LINES = 20
+
+Kind = Literal["member", "stage", "group"]
+"""What a worker is for: members, shared stages, or those that several processes take together."""
 
 
 class Crew:
@@ -47,6 +51,9 @@ class Crew:
         splits: its examples by split.
         allotments: what the worker of a stage, and of a member, gets of the cluster.
         board: shows the progress.
+
+    Attributes:
+        taken: how many steps workers have taken up.
     """
 
     def __init__(
@@ -63,6 +70,7 @@ class Crew:
         self._waiting: list[_Ready] = []
         self._busy: dict[Any, _Hand] = {}  # by Ray's reference to the call
         self._restarts: Counter[str] = Counter()
+        self.taken = 0
         self._room, self._counted = allotments.in_flight, time.monotonic()
 
     def do(self, run: Run) -> None:
@@ -80,6 +88,7 @@ class Crew:
                 self._finish(run, call)
             self._recount()
         self._listen()
+        remove(self._prepared.directory / CHECKPOINTS)
 
     def report(self, event: dict[str, Any]) -> None:
         """Show an event and record it."""
@@ -117,8 +126,11 @@ class Crew:
         """Give waiting steps to workers, the first member first, while there are any."""
         while self._waiting and (hand := self._hand_for(self._waiting[0].step)):
             hand.step = heapq.heappop(self._waiting).step
+            self.taken += 1
             hand.trainee, hand.since, hand.at_work = hand.step.trainee, time.monotonic(), False
-            self._busy[hand.actor.take.remote(hand.step, self._splits)] = hand
+            # A group passes the splits on, and so gets no more of them than the reference.
+            splits = [self._splits] if hand.kind == "group" else self._splits
+            self._busy[hand.actor.take.remote(hand.step, splits)] = hand
 
     def _hand_for(self, step: Step) -> _Hand | None:
         """A worker for a step: the one that has its trainee, a free one, a new one.
@@ -126,38 +138,46 @@ class Crew:
         Else one that waits with a later member in memory: that one waits for a member before it,
         perhaps for this.
         """
-        shared = step.member is None
-        for hand in [hand for hand in self._hands if hand.shared != shared and not hand.step]:
+        kind = self._kind(step)
+        for hand in [hand for hand in self._hands if hand.kind != kind and not hand.step]:
             self._dismiss(hand)  # stages and members take turns: one needs the other's room
         idle = [hand for hand in self._hands if not hand.step]
         for wanted in (step.trainee, ""):
             for hand in idle:
                 if hand.trainee == wanted:
                     return hand
-        if len(self._hands) < (1 if shared else self._room):
-            return self._hire(shared)
+        if len(self._hands) < (self._room if kind == "member" else 1):
+            return self._hire(kind)
         later = [hand for hand in idle if hand.trainee > step.trainee]
         return max(later, key=lambda hand: hand.trainee, default=None)
 
-    def _hire(self, shared: bool) -> _Hand:
-        prepared = self._prepared
-        allotment = self._allotments.stage if shared else self._allotments.member
-        actor: Any = ray.remote(Worker)
-        handle = actor.options(
-            num_cpus=allotment.cpu,
-            num_gpus=allotment.gpu,
-            memory=allotment.memory or None,
-            runtime_env={"env_vars": worker_environment(allotment.cpu)},
-        ).remote(
-            prepared.config,
-            prepared.task,
-            prepared.checkpoint,
-            prepared.directory,
-            allotment.cpu,
-            _Post(self._events),
-            SharedScoring(allotment),
-        )
-        hand = _Hand(handle, shared, allotment)
+    def _kind(self, step: Step) -> Kind:
+        if step.member is not None:
+            return "member"
+        # Splitting trains nothing.
+        return "group" if self._allotments.stage_workers > 1 and step.stage != "split" else "stage"
+
+    def _hire(self, kind: Kind) -> _Hand:
+        prepared, post = self._prepared, _Post(self._events)
+        run = (prepared.config, prepared.task, prepared.checkpoint, prepared.directory)
+        allotment = self._allotments.member if kind == "member" else self._allotments.stage
+        actor: Any
+        if kind == "group":
+            size, actor = self._allotments.stage_workers, ray.remote(Group)
+            environment = {"env_vars": group_environment(allotment.cpu)}
+            handle = actor.options(num_cpus=0, runtime_env=environment).remote(
+                *run, allotment, size, post
+            )
+            hand = _Hand(handle, kind, f"{size} times {allotment}")
+        else:
+            actor = ray.remote(Worker)
+            handle = actor.options(
+                num_cpus=allotment.cpu,
+                num_gpus=allotment.gpu,
+                memory=allotment.memory or None,
+                runtime_env={"env_vars": worker_environment(allotment.cpu)},
+            ).remote(*run, allotment.cpu, post, SharedScoring(allotment))
+            hand = _Hand(handle, kind, str(allotment))
         self._hands.append(hand)
         return hand
 
@@ -178,7 +198,7 @@ class Crew:
             if hand.step and not hand.at_work and time.monotonic() - hand.since > PATIENCE:
                 hand.since = float("inf")
                 nodes = "; ".join(map(str, live_nodes())) or "no machine"
-                self._note(hand.step, f"waits for {hand.allotment}; the cluster has {nodes}")
+                self._note(hand.step, f"waits for {hand.needs}; the cluster has {nodes}")
 
     def _finish(self, run: Run, call: Any) -> None:
         """Take in what a call has come to."""
@@ -189,6 +209,9 @@ class Crew:
             artifact, logits = ray.get(call)
         except RayTaskError as error:
             cause = error.cause
+            if isinstance(cause, GroupLost):
+                self._replace(hand, step, cause)
+                return
             if isinstance(cause, UserError | RunError | OSError):
                 raise RunError(f"{step.name} failed: {cause}") from error
             raise RunError(f"{step.name} failed, with a mistake of ours:\n{error}") from error
@@ -205,7 +228,7 @@ class Crew:
         self.report({"kind": "done", "stage": step.trainee, "round": step.round_shown})
         self._offer(run, run.advance(step, artifact, logits))
 
-    def _replace(self, hand: _Hand, step: Step, error: RayError) -> None:
+    def _replace(self, hand: _Hand, step: Step, error: Exception) -> None:
         """A worker has died, or cannot be reached: its step is for the next."""
         self._dismiss(hand)
         self._restarts[step.name] += 1
@@ -242,7 +265,7 @@ class Crew:
         self._counted = time.monotonic()
         self._room = min(self._allotments.together, room(live_nodes(), self._allotments.member))
         for call, hand in list(self._busy.items()):
-            if not hand.shared and not hand.at_work and len(self._hands) > self._room:
+            if hand.kind == "member" and not hand.at_work and len(self._hands) > self._room:
                 del self._busy[call]
                 assert hand.step is not None
                 heapq.heappush(self._waiting, _Ready.of(hand.step))
@@ -258,8 +281,8 @@ class _Hand:
 
     Attributes:
         actor: Ray's handle.
-        shared: whether it is for the shared stages.
-        allotment: what it has of the cluster.
+        kind: what it is for.
+        needs: what it has of the cluster, for people.
         trainee: what it has in memory; empty if nothing.
         step: what it is to do; None if it is idle.
         since: when it was told so.
@@ -270,8 +293,8 @@ class _Hand:
     """
 
     actor: Any
-    shared: bool
-    allotment: Allotment
+    kind: Kind
+    needs: str
     trainee: str = ""
     step: Step | None = None
     since: float = 0.0
@@ -305,7 +328,7 @@ class _Post:
             self._events.put(event)
 
 
-def _reason(error: RayError) -> str:
+def _reason(error: Exception) -> str:
     """The line of Ray's message that says why."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     why = [line for line in lines if "because" in line or "exit type" in line or "memory" in line]
