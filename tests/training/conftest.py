@@ -1,14 +1,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from bebert_ray.config import Config, load_config
 from bebert_ray.data.columns import Columns
+from bebert_ray.data.tasks import TASKS
+from bebert_ray.models.bert import find_checkpoint
+from bebert_ray.storage import Artifact, Location, remove
+from bebert_ray.training.checkpoints import Checkpoints, State
+from bebert_ray.training.fit import Progress
+from bebert_ray.training.stages import STAGES
+from bebert_ray.training.work import Splits, Work, leave_model
 
 CLS, SEP, GOOD, BAD = 2, 3, 20, 21  # tokens of the tiny vocabulary; the last two carry the label
 
@@ -62,3 +73,115 @@ def bag() -> Callable[..., Bag]:
         return Bag(dropout=dropout)
 
     return make
+
+
+# --- stages and members -------------------------------------------------------------------------
+
+SIZES = {"train": 24, "selection": 10, "dev": 12}
+QUICK = [
+    *(f"{stage}.epochs=1" for stage in ("teacher", "half", "ternary", "member")),
+    *(f"{stage}.batch_size=8" for stage in ("teacher", "half", "ternary", "member")),
+    "teacher.learning_rate=1e-3",  # in so few steps, enough that the outputs differ at 4 bits
+    "ternary.hidden_epochs=1",
+    "training.dropout=0.1",
+]
+
+
+class Stopped(BaseException):
+    """Ends a training as if its process had died."""
+
+
+@dataclass
+class Dying(Checkpoints):
+    """Checkpoints of a process that dies when it has saved `left` of them."""
+
+    left: int = 0
+
+    def save(self, state: State) -> None:
+        super().save(state)
+        self.left -= 1
+        if self.left == 0:
+            raise Stopped
+
+
+@dataclass
+class StagesRun:
+    """A finished chain of stages.
+
+    Attributes:
+        work: what they worked with.
+        artifacts: what they made, by name.
+        heard: what they reported.
+    """
+
+    work: Work
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    heard: list[Progress] = field(default_factory=list)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of examples by split."""
+        return {name: len(columns) for name, columns in self.work.splits.named().items()}
+
+    def configure(self, *overrides: str) -> Config:
+        """The run's configuration, with overrides."""
+        config = self.work.config
+        return load_config(None, [*QUICK, f"task={config.task}", f"bits={config.bits}", *overrides])
+
+    def new(self, *overrides: str) -> Work:
+        """Work that finds no checkpoints, and keeps one after each step."""
+        config = self.configure("training.checkpoint_every=1", *overrides)
+        place = self.work.directory / "checkpoints" / "new"
+        remove(place)
+        return replace(self.work, config=config, checkpoints=Checkpoints(place, {}))
+
+    def dies(self, work: Work, train: Callable[[Work], object], after: int) -> bool:
+        """Whether a process that dies when it has saved so many checkpoints does so in `train`."""
+        old = work.checkpoints
+        dying = Dying(old.place, old.inputs, old.earlier, left=after)
+        try:
+            train(replace(work, checkpoints=dying))
+        except Stopped:
+            return True
+        return False
+
+    def later(
+        self,
+        work: Work,
+        inputs: dict[str, Any] | None = None,
+        earlier: tuple[dict[str, Any], ...] = (),
+    ) -> tuple[Work, list[Progress]]:
+        """The same in the next process, perhaps for a later round; and what it reports."""
+        torch.manual_seed(99)  # another process has another state
+        heard: list[Progress] = []
+        checkpoints = Checkpoints(work.checkpoints.place, inputs or {}, earlier)
+        return replace(work, checkpoints=checkpoints, report=heard.append), heard
+
+
+@pytest.fixture(
+    scope="session", params=[("sst2", "1-1-8"), ("stsb", "1-1-4")], ids=lambda case: "-".join(case)
+)
+def run(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path
+) -> StagesRun:
+    name, bits = request.param
+    task = TASKS[name]
+    columns = {
+        split: make_columns(n, regression=task.is_regression, seed=i)
+        for i, (split, n) in enumerate(SIZES.items())
+    }
+    directory = Location.of(tmp_path_factory.mktemp("run"))
+    work = Work(
+        load_config(None, [*QUICK, f"task={name}", f"bits={bits}"]),
+        Splits(task, columns["train"], columns["selection"], {"dev": columns["dev"]}),
+        find_checkpoint(str(tiny_checkpoint)),
+        directory,
+        Checkpoints(directory / "checkpoints" / "none", {}),
+    )
+    made = StagesRun(work)
+    made.work = work = replace(work, report=made.heard.append)
+    for stage, train in STAGES.items():
+        inputs = {"stage": stage}
+        one = replace(work, checkpoints=Checkpoints(directory / "checkpoints" / stage, inputs))
+        made.artifacts[stage], _ = leave_model(one, train(one), directory / stage, stage, inputs)
+    return made

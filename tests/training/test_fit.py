@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,16 +19,18 @@ from bebert_ray.data.columns import Columns
 from bebert_ray.errors import RunError
 from bebert_ray.models.bert import find_checkpoint, load_encoder
 from bebert_ray.models.split import split_, ternarize_
+from bebert_ray.storage import Location
+from bebert_ray.training.checkpoints import Checkpoints, State
 from bebert_ray.training.fit import (
+    Fit,
     FitSettings,
     Progress,
     clip_gradients_,
-    fit,
     linear_schedule,
     make_optimizers,
     predict,
 )
-from bebert_ray.training.losses import Batch, inputs_of, label_loss, weighted_mean
+from bebert_ray.training.losses import Batch, Loss, inputs_of, label_loss, weighted_mean
 
 Examples = Callable[..., Columns]
 MakeBag = Callable[..., Any]
@@ -34,6 +39,22 @@ QUICK = FitSettings(epochs=3, learning_rate=0.05, batch_size=8, precision="fp32"
 
 def settings(**changes: Any) -> FitSettings:
     return FitSettings(**(vars(QUICK) | changes))
+
+
+def fit(
+    model: nn.Module,
+    columns: Columns,
+    loss: Loss,
+    settings: FitSettings,
+    *,
+    score: Callable[[], float] | None = None,
+    sample_weight: np.ndarray | None = None,
+    report: Callable[[Progress], None] = lambda _: None,
+) -> float | None:
+    """A whole training, in one round."""
+    training = Fit(model, columns, settings, score=score)
+    training.advance(loss, settings.epochs, sample_weight, report=report)
+    return training.finish()
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
@@ -134,6 +155,7 @@ def test_progress_is_reported(bag: MakeBag, examples: Examples) -> None:
     assert [(p.epoch, p.step, p.score) for p in ends] == [(1, 5, 0.25), (2, 10, 0.5), (3, 15, 0.75)]
     assert {(p.epochs, p.steps) for p in heard} == {(3, 15)}
     assert all(np.isfinite(p.loss) and p.examples_per_second > 0 for p in heard)
+    assert all(10**7 < p.memory < 10**12 and p.round is None for p in heard)
     assert ends[0].learning_rate > ends[1].learning_rate > ends[2].learning_rate == 0
 
 
@@ -294,3 +316,165 @@ def test_each_parameter_has_one_optimizer_and_the_right_group(tiny_checkpoint: A
     assert all(name.endswith("clip") for name in quantizers) and len(quantizers) == 21
     assert all(name.endswith("bias") or "LayerNorm" in name for name in plain)
     assert not any(name.endswith("bias") or "LayerNorm" in name for name in decayed)
+
+
+# --- stopped and taken up again -----------------------------------------------------------------
+
+ROUNDS = (1, 2, 4)  # epochs done at their ends
+STEPS = 4 * 5
+
+
+class Rounds:
+    """A training in rounds, each with weights of its own, in as many processes as it takes."""
+
+    def __init__(self, bag: MakeBag, examples: Examples, precision: str, mode: str):
+        self._columns, self._dev = examples(40), examples(20, seed=1)
+        self._bag, self._mode = bag, mode
+        self._settings = settings(
+            epochs=ROUNDS[-1], precision=precision, checkpoint_every=1, seed=11
+        )
+        self._weights = [np.random.default_rng(r).dirichlet(np.ones(40)) for r in range(3)]
+
+    def train(
+        self, place: Path | None, begin: State | None = None
+    ) -> tuple[list[State], dict[str, Tensor], list[float]]:
+        """Train from a state, or from the beginning.
+
+        Returns:
+            The states after each step, as they come back from the disk if there is a `place`; the
+            weights at the end; and the scores: of the epochs, and of the weights at the end.
+        """
+        model = self._bag(dropout=0.4)
+        scores: list[float] = []
+
+        def score() -> float:  # as good as random, but of the weights alone
+            scores.append(math.sin(1e4 * predict(model, self._dev).sum()))
+            return scores[-1]
+
+        training = Fit(model, self._columns, self._settings, score=score, phase=1)
+        torch.manual_seed(99)  # another process has another state
+        if begin is not None:
+            training.restore(begin)
+        states: list[State] = []
+
+        def keep(state: State) -> None:
+            if place is None:
+                states.append(state)  # a count
+                return
+            checkpoints = Checkpoints(Location.of(place / str(len(states))), {})
+            checkpoints.save(state)
+            states.append(Checkpoints(checkpoints.place, {}).load())
+
+        if begin is None:
+            torch.manual_seed(self._settings.seed)
+        for until, weight in zip(ROUNDS, self._weights, strict=True):
+            in_loss = torch.from_numpy(weight * 40).float() if self._mode == "loss" else None
+            draw = weight if self._mode == "resample" else None
+            training.advance(label_loss(model, in_loss), until, draw, keep=keep)
+        best = training.finish()
+        assert best is not None and not model.training
+        return states, state(model), [*scores, best]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("mode", ["plain", "resample", "loss"])
+def test_stopped_after_any_step_it_goes_on_to_the_same_bits(
+    bag: MakeBag, examples: Examples, tmp_path: Path, precision: str, mode: str
+) -> None:
+    """With dropout, sparse tables, weights that change from round to round, and a best epoch."""
+    rounds = Rounds(bag, examples, precision, mode)
+    states, undisturbed, scores = rounds.train(tmp_path)
+    assert len(states) == STEPS
+    for done, begin in enumerate(states, start=1):
+        rest, weights, later_scores = rounds.train(None, begin)
+        assert same_bits(weights, undisturbed), f"stopped after step {done}"
+        assert later_scores == scores[-len(later_scores) :]
+        assert len(rest) == STEPS - done, "nothing is trained twice"
+
+
+def test_the_best_epoch_so_far_is_in_the_state_once_the_model_has_moved_on(
+    bag: MakeBag, examples: Examples
+) -> None:
+    def trained(begin: State | None, scores: Iterator[float]) -> tuple[list[State], list[Any]]:
+        model, states, seen = bag(), list[State](), list[Any]()
+
+        def score() -> float:
+            seen.append(state(model))
+            return next(scores)
+
+        training = Fit(model, examples(16), settings(checkpoint_every=1), score=score)
+        if begin is not None:
+            training.restore(begin)
+        training.advance(label_loss(model), 3, keep=lambda state: states.append(deepcopy(state)))
+        training.finish()
+        return states, [*seen, state(model)]
+
+    states, (first, second, third, final) = trained(None, iter([0.1, 0.9, 0.5]))
+    assert same_bits(final, second) and not same_bits(final, third)
+    has_best = [any(name.startswith("best.") for name in each.tensors) for each in states]
+    assert has_best == [False, False, True, False, True, True]  # two steps an epoch
+    # In the middle of the third epoch, and at its end: the second is still the best.
+    for begin in states[4:]:
+        _, (*_, resumed) = trained(begin, iter([0.5]))
+        assert same_bits(resumed, second)
+    assert not same_bits(first, second)
+
+
+def test_only_the_last_round_has_a_best_epoch(bag: MakeBag, examples: Examples) -> None:
+    """The rounds before have seen other weights."""
+    model, seen, scores = bag(), [], iter([0.9, 0.8, 0.1, 0.2, 0.15, 0.0])
+
+    def score() -> float:
+        seen.append(state(model))
+        return next(scores)
+
+    training = Fit(model, examples(16), settings(epochs=6), score=score)
+    for until in (2, 4, 6):
+        training.advance(label_loss(model), until)
+        assert same_bits(state(model), seen[-1]), "a round goes on from where the last one ended"
+    assert training.finish() == 0.15
+    assert same_bits(state(model), seen[4])
+
+
+def test_rounds_are_no_more_than_epochs_with_weights_of_their_own(
+    bag: MakeBag, examples: Examples
+) -> None:
+    """The optimizers and the schedule go on: with equal weights, rounds make no difference."""
+    outcomes = []
+    for rounds in ([3], [1, 2, 3], [1, 1, 3, 3]):
+        model = bag(dropout=0.3)
+        training = Fit(model, examples(32), QUICK)
+        for until in rounds:
+            training.advance(label_loss(model), until)
+        training.finish()
+        outcomes.append(state(model))
+    assert all(same_bits(outcomes[0], each) for each in outcomes[1:])
+
+
+@pytest.mark.parametrize(
+    ("every", "kept"),
+    [
+        (100, [(1, 0), (2, 0), (3, 0)]),  # the end of each epoch
+        (3, [(0, 3), (1, 0), (1, 1), (1, 4), (2, 0), (2, 2), (3, 0)]),  # steps 3, 6, 9, 12 too
+        (5, [(1, 0), (2, 0), (3, 0)]),  # these are the ends: kept once
+    ],
+)
+def test_states_are_kept_at_the_ends_of_epochs_and_every_so_many_steps(
+    bag: MakeBag, examples: Examples, every: int, kept: list[tuple[int, int]]
+) -> None:
+    model, states = bag(), list[State]()
+    training = Fit(model, examples(40), settings(checkpoint_every=every), phase=2)
+    training.advance(label_loss(model), 3, keep=states.append)
+    assert [(each.facts["epoch"], each.facts["step"]) for each in states] == kept
+    assert {each.facts["phase"] for each in states} == {2}
+
+
+def test_reports_go_on_counting(bag: MakeBag, examples: Examples) -> None:
+    model, states, heard = bag(), list[State](), list[Progress]()
+    training = Fit(model, examples(40), settings(checkpoint_every=2), score=lambda: 0.5)
+    training.advance(label_loss(model), 1, keep=states.append)
+    again = bag(1)
+    resumed = Fit(again, examples(40), QUICK, score=lambda: 0.5)
+    resumed.restore(states[0])
+    resumed.advance(label_loss(again), 3, report=heard.append)
+    assert [(p.epoch, p.step, p.steps) for p in heard] == [(1, 5, 15), (2, 10, 15), (3, 15, 15)]

@@ -1,7 +1,8 @@
+"""The chain of stages: what each makes, and that a process that dies in one costs nothing."""
+
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,97 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from bebert_ray.config import Config, load_config
-from bebert_ray.data.columns import Columns
 from bebert_ray.data.metrics import evaluate
-from bebert_ray.data.tasks import TASKS
 from bebert_ray.deploy.size import model_size
-from bebert_ray.models.bert import find_checkpoint, load_model, load_weights
-from bebert_ray.storage import Artifact
+from bebert_ray.models.bert import load_model, load_weights
+from bebert_ray.storage import Location
 from bebert_ray.training import stages
-from bebert_ray.training.fit import Progress, predict
-from bebert_ray.training.stages import (
-    STAGES,
-    Splits,
-    Work,
-    activation_bits,
-    load_logits,
-    run_stage,
-    train_member,
-    train_teacher,
-)
-
-N = 24
-QUICK = [
-    *(f"{stage}.epochs=1" for stage in ("teacher", "half", "ternary", "member")),
-    *(f"{stage}.batch_size=8" for stage in ("teacher", "half", "ternary", "member")),
-    "teacher.learning_rate=1e-3",  # in so few steps, enough that the outputs differ at 4 bits
-    "ternary.hidden_epochs=1",
-    "training.dropout=0.1",
-]
-CASES = [("sst2", "1-1-8"), ("stsb", "1-1-4")]
-EXAMPLES = {"train": N, "selection": 10, "dev": 12}
-
-
-@dataclass
-class Run:
-    """A finished chain of stages."""
-
-    work: Work
-    artifacts: dict[str, Artifact]
-    reports: list[Progress]
-
-    @property
-    def splits(self) -> dict[str, Columns]:
-        return self.work.splits.named()
-
-
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(case))
-def run(
-    request: Any,
-    tmp_path_factory: Any,
-    tiny_checkpoint: Path,
-    examples: Callable[..., Columns],
-) -> Run:
-    name, bits = request.param
-    task = TASKS[name]
-    columns = {
-        split: examples(n, regression=task.is_regression, seed=i)
-        for i, (split, n) in enumerate(EXAMPLES.items())
-    }
-    config = configure(f"task={name}", f"bits={bits}")
-    reports: list[Progress] = []
-    work = Work(
-        config,
-        Splits(task, columns["train"], columns["selection"], {"dev": columns["dev"]}),
-        find_checkpoint(str(tiny_checkpoint)),
-        tmp_path_factory.mktemp("run"),
-        reports.append,
-    )
-    artifacts = {}
-    for stage, train in STAGES.items():
-        inputs = {"stage": stage}
-        artifacts[stage] = run_stage(
-            work, work.directory / stage, stage, inputs, lambda train=train: train(work)
-        )
-    return Run(work, artifacts, reports)
-
-
-def configure(*overrides: str) -> Config:
-    return load_config(None, [*QUICK, *overrides])
-
-
-def with_config(work: Work, *overrides: str) -> Work:
-    config = configure(f"task={work.config.task}", f"bits={work.config.bits}", *overrides)
-    return replace(work, config=config)
-
-
-def some_weights(zeros: bool = True) -> np.ndarray:
-    rng = np.random.default_rng(5)
-    weight = rng.random(N)
-    if zeros:
-        weight *= rng.random(N) > 0.4
-    return weight / weight.sum()
+from bebert_ray.training.fit import predict
+from bebert_ray.training.stages import STAGES, activation_bits, train_teacher
+from bebert_ray.training.work import leave_logits, load_logits
 
 
 def same_bits(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
@@ -111,10 +29,10 @@ def test_the_stages_in_order() -> None:
     assert list(STAGES) == ["teacher", "half", "ternary", "split"]
 
 
-def test_artifacts_hold_the_model_its_logits_and_its_scores(run: Run) -> None:
+def test_artifacts_hold_the_model_its_logits_and_its_scores(run: Any) -> None:
     task = run.work.splits.task
     for stage, artifact in run.artifacts.items():
-        assert (artifact.stage, artifact.path) == (stage, run.work.directory / stage)
+        assert (artifact.stage, artifact.path) == (stage, run.work.directory.local / stage)
         files = {file.name for file in artifact.path.iterdir()}
         tensors = {"model.safetensors", "logits.safetensors"}
         assert files == tensors | {"config.json", "artifact.json"}
@@ -124,15 +42,15 @@ def test_artifacts_hold_the_model_its_logits_and_its_scores(run: Run) -> None:
         model = load_model(artifact.path)
         assert artifact.facts["bits"] == model_size(model).bits
         logits = load_logits(artifact.path)
-        assert set(logits) == set(EXAMPLES) == set(artifact.facts["scores"])
-        for name, columns in run.splits.items():
+        assert set(logits) == set(run.sizes) == set(artifact.facts["scores"])
+        for name, columns in run.work.splits.named().items():
             assert logits[name].shape == (len(columns), task.num_labels)
             again = predict(model, columns, run.work.config.training.eval_batch_size)
             assert np.array_equal(logits[name], again)
             assert artifact.facts["scores"][name] == evaluate(task, logits[name], columns.labels)
 
 
-def test_the_models_are_what_their_stage_says(run: Run) -> None:
+def test_the_models_are_what_their_stage_says(run: Any) -> None:
     bits = activation_bits(run.work.config.bits)
     models = {stage: load_model(artifact.path) for stage, artifact in run.artifacts.items()}
     shapes = {
@@ -155,27 +73,27 @@ def test_the_models_are_what_their_stage_says(run: Run) -> None:
     assert model_size(models["split"]).bits < model_size(models["half"]).bits / 2
 
 
-def test_the_split_model_says_what_the_ternary_one_does_to_the_bit(run: Run) -> None:
-    ternary, binary = (load_logits(run.work.directory / stage) for stage in ("ternary", "split"))
-    assert all(np.array_equal(ternary[name], binary[name]) for name in EXAMPLES)
+def test_the_split_model_says_what_the_ternary_one_does_to_the_bit(run: Any) -> None:
+    ternary, binary = (load_logits(run.artifacts[stage].path) for stage in ("ternary", "split"))
+    assert all(np.array_equal(ternary[name], binary[name]) for name in run.sizes)
     assert ternary["dev"].std() > 0
 
 
-def test_fits_are_reported(run: Run) -> None:
-    scored = [progress for progress in run.reports if progress.score is not None]
+def test_fits_are_reported(run: Any) -> None:
+    scored = [progress for progress in run.heard if progress.score is not None]
     assert len(scored) == 3  # teacher, half and the second part of ternary
-    assert len(run.reports) >= 4
+    assert len(run.heard) >= 4
 
 
-def test_a_stage_is_the_same_each_time(run: Run) -> None:
+def test_a_stage_is_the_same_each_time(run: Any) -> None:
     torch.manual_seed(99)
-    again = train_teacher(run.work).state_dict()
-    assert same_bits(again, load_weights(run.work.directory / "teacher"))
-    other = replace(run.work, config=replace(run.work.config, seed=43))
-    assert not same_bits(train_teacher(other).state_dict(), again)
+    again = train_teacher(run.new()).state_dict()
+    assert same_bits(again, load_weights(run.artifacts["teacher"].path))
+    other = train_teacher(run.new("seed=43")).state_dict()
+    assert not same_bits(other, again)
 
 
-def test_each_part_of_a_run_has_its_own_seed(run: Run) -> None:
+def test_each_part_of_a_run_has_its_own_seed(run: Any) -> None:
     work = run.work
     other = replace(work, config=replace(work.config, seed=43))
     parts = [("teacher",), ("half",), ("member", 0), ("member", 1), ("member", 11)]
@@ -184,96 +102,55 @@ def test_each_part_of_a_run_has_its_own_seed(run: Run) -> None:
     assert work.seed("member", 1) == work.seed("member", 1) < 2**32
 
 
-@pytest.mark.parametrize("strategy", ["A", "B", "C"])
-@pytest.mark.parametrize("mode", ["resample", "loss"])
-def test_members(run: Run, tmp_path: Path, strategy: str, mode: str) -> None:
-    work = with_config(run.work, f"ensemble.strategy={strategy}", f"ensemble.sample_weight={mode}")
-    before = load_weights(work.directory / "split")
-    heard: list[Progress] = []
-    work = replace(work, report=heard.append)
-    weight = some_weights()
-    inputs = {"member": 0}
-    artifact = run_stage(
-        work, tmp_path / "000", "member", inputs, lambda: train_member(work, weight, 0)
-    )
-    trained = load_weights(artifact.path)
-    assert list(trained) == list(before)
-    assert not same_bits(trained, before)
-    assert load_model(artifact.path).config.weights == "binary"
-    assert {name: len(logits) for name, logits in load_logits(artifact.path).items()} == EXAMPLES
-    fits = [progress.epochs for progress in heard if progress.step == progress.steps]
-    assert len(fits) == (2 if strategy == "C" else 1)
-    assert same_bits(load_weights(work.directory / "split"), before)
-
-    assert same_bits(train_member(work, weight, 0).state_dict(), trained)
-    assert not same_bits(train_member(work, weight, 1).state_dict(), trained)
-    assert not same_bits(train_member(work, weight[::-1].copy(), 0).state_dict(), trained)
+# From the beginning of a stage to its end there are so many checkpoints, one after each step.
+CHECKPOINTS = {"teacher": 3, "half": 3, "ternary": 6}
 
 
-@pytest.mark.parametrize("mode", ["resample", "loss"])
-def test_members_know_nothing_of_examples_of_weight_zero(run: Run, mode: str) -> None:
-    work = with_config(run.work, f"ensemble.sample_weight={mode}")
-    weight, train = some_weights(), work.splits.train
-
-    def trained(poisoned: np.ndarray) -> dict[str, Tensor]:
-        labels = np.where(poisoned, 1 - train.labels, train.labels).astype(train.labels.dtype)
-        columns = replace(train, labels=labels)
-        spoilt = replace(work, splits=replace(work.splits, train=columns))
-        return train_member(spoilt, weight, 0).state_dict()
-
-    clean = trained(np.zeros(N, bool))
-    assert same_bits(trained(weight == 0), clean)
-    assert not same_bits(trained(weight == weight.max()), clean)
-
-
-@pytest.mark.parametrize(
-    ("mode", "equal", "draws", "in_loss"),
-    [
-        ("resample", False, True, False),
-        ("resample", True, False, False),  # every example once: nothing to be gained by drawing
-        ("loss", False, False, True),
-        ("loss", True, False, True),
-    ],
-)
-def test_weights_go_to_the_draw_or_to_the_loss(
-    run: Run,
-    monkeypatch: pytest.MonkeyPatch,
-    mode: str,
-    equal: bool,
-    draws: bool,
-    in_loss: bool,
+@pytest.mark.parametrize("after", range(1, 7))
+@pytest.mark.parametrize("stage", ["teacher", "half", "ternary"])
+def test_a_stage_that_died_anywhere_goes_on_to_the_same_bits(
+    run: Any, stage: str, after: int
 ) -> None:
-    work = with_config(run.work, f"ensemble.sample_weight={mode}")
-    weight = np.full(N, 1 / N) if equal else some_weights(zeros=False)
-    seen: dict[str, Any] = {}
-
-    def label_loss(_: Any, sample_weight: Tensor | None) -> Callable[..., Tensor]:
-        seen["loss"] = sample_weight
-        return lambda _: torch.zeros(())
-
-    monkeypatch.setattr(stages, "label_loss", label_loss)
-    monkeypatch.setattr(stages, "fit", lambda *_, **named: seen.update(named))
-    train_member(work, weight, 0)
-    assert (seen["sample_weight"] is not None) == draws
-    assert (seen["loss"] is not None) == in_loss
-    if draws:
-        assert np.array_equal(seen["sample_weight"], weight)
-    if in_loss:
-        assert seen["loss"].mean().item() == pytest.approx(1)
-        np.testing.assert_allclose(seen["loss"].numpy() / N, weight, rtol=1e-6)
+    """The ternary model also between its two phases, and in the second."""
+    train, work = STAGES[stage], run.new()
+    if after > CHECKPOINTS[stage]:
+        assert not run.dies(work, train, after), "so many checkpoints there should not be"
+        return
+    assert run.dies(work, train, after)
+    later, heard = run.later(work)
+    weights = train(later).state_dict()
+    assert same_bits(weights, load_weights(run.artifacts[stage].path))
+    # What is done is not done again.
+    phases = [progress.step for progress in heard if progress.step == progress.steps]
+    assert len(phases) == (CHECKPOINTS[stage] - after + 2) // 3
+    assert heard == [] or heard[0].step <= 3
 
 
 def test_the_half_model_keeps_what_the_teacher_needs_most(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
     narrow_ = stages.narrow_
     monkeypatch.setattr(stages, "narrow_", lambda *given: (asked.append(given), narrow_(*given)))
-    STAGES["half"](run.work)
+    STAGES["half"](run.new())
     (_, width, ranks) = asked[0]
     assert width == 0.5
     assert all(layer.max() > 0 for layer in (*ranks.heads, *ranks.neurons))
     asked.clear()
-    whole = STAGES["half"](with_config(run.work, "width=1"))
+    whole = STAGES["half"](run.new("width=1"))
     assert not asked
     assert whole.config.width == 1.0
+
+
+def test_a_round_leaves_what_boosting_needs_of_it(run: Any, tmp_path: Path) -> None:
+    work, split = run.new(), run.artifacts["split"]
+    place = Location.of(tmp_path / "000-round-0")
+    artifact, logits = leave_logits(work, work.parent("split"), place, "round", {"member": 0})
+    assert {file.name for file in tmp_path.glob("*/*")} == {"artifact.json", "logits.safetensors"}
+    assert (artifact.stage, artifact.inputs) == ("round", {"member": 0})
+    kept, expected = load_logits(artifact.path), load_logits(split.path)
+    assert set(kept) == set(logits) == {"train", "selection"}, "dev is for the end"
+    for name, values in logits.items():
+        assert np.array_equal(kept[name], values)
+        assert np.array_equal(expected[name], values)
+        assert artifact.facts["scores"][name] == split.facts["scores"][name]

@@ -1,0 +1,224 @@
+"""Members: what they train with, and that rounds and processes come to the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bebert_ray.models.bert import load_model, load_weights
+from bebert_ray.storage import Location
+from bebert_ray.training import member as member_module
+from bebert_ray.training.fit import predict
+from bebert_ray.training.member import MemberTraining
+from bebert_ray.training.work import Model, Work, leave_model, load_logits
+
+STRATEGIES, MODES = ["A", "B", "C"], ["resample", "loss"]
+
+
+def some_weights(n: int = 24, zeros: bool = True, seed: int = 5) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    weight = rng.random(n)
+    if zeros:
+        weight *= rng.random(n) > 0.4
+    return weight / weight.sum()
+
+
+def train_member(work: Work, weight: np.ndarray, member: int) -> Model:
+    """A member in one round."""
+    return MemberTraining(work, member).advance(work, weight[None])
+
+
+def same_bits(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in second)
+
+
+# --- one round ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("mode", MODES)
+def test_members(run: Any, tmp_path: Path, strategy: str, mode: str) -> None:
+    overrides = (f"ensemble.strategy={strategy}", f"ensemble.sample_weight={mode}")
+    before = load_weights(run.artifacts["split"].path)
+    heard: list[Any] = []
+    work = replace(run.new(*overrides), report=heard.append)
+    weight = some_weights()
+    model = train_member(work, weight, 0)
+    artifact, logits = leave_model(work, model, Location.of(tmp_path / "000"), "member", {})
+    trained = load_weights(artifact.path)
+    assert list(trained) == list(before)
+    assert not same_bits(trained, before)
+    assert load_model(artifact.path).config.weights == "binary"
+    assert {name: len(values) for name, values in load_logits(artifact.path).items()} == run.sizes
+    assert {name: len(values) for name, values in logits.items()} == run.sizes
+    fits = [progress.epochs for progress in heard if progress.step == progress.steps]
+    assert len(fits) == (2 if strategy == "C" else 1)
+    assert {progress.round for progress in heard} == {None}
+    assert same_bits(load_weights(run.artifacts["split"].path), before)
+
+    def again(weight: np.ndarray, member: int) -> dict[str, Tensor]:
+        return train_member(run.new(*overrides), weight, member).state_dict()
+
+    assert same_bits(again(weight, 0), trained)
+    assert not same_bits(again(weight, 1), trained)
+    assert not same_bits(again(weight[::-1].copy(), 0), trained)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_members_know_nothing_of_examples_of_weight_zero(run: Any, mode: str) -> None:
+    weight = some_weights()
+
+    def trained(poisoned: np.ndarray) -> dict[str, Tensor]:
+        work = run.new(f"ensemble.sample_weight={mode}")
+        train = work.splits.train
+        labels = np.where(poisoned, 1 - train.labels, train.labels).astype(train.labels.dtype)
+        spoilt = replace(work.splits, train=replace(train, labels=labels))
+        return train_member(replace(work, splits=spoilt), weight, 0).state_dict()
+
+    clean = trained(np.zeros(len(weight), bool))
+    assert same_bits(trained(weight == 0), clean)
+    assert not same_bits(trained(weight == weight.max()), clean)
+
+
+@pytest.mark.parametrize(
+    ("mode", "equal", "draws", "in_loss"),
+    [
+        ("resample", False, True, False),
+        ("resample", True, False, False),  # every example once: nothing to be gained by drawing
+        ("loss", False, False, True),
+        ("loss", True, False, True),
+    ],
+)
+def test_weights_go_to_the_draw_or_to_the_loss_of_their_round(
+    run: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+    equal: bool,
+    draws: bool,
+    in_loss: bool,
+) -> None:
+    work, n = run.new(f"ensemble.sample_weight={mode}", *PIPELINED), run.sizes["train"]
+    first = np.full(n, 1 / n) if equal else some_weights(zeros=False)
+    weights = np.stack([first, some_weights(zeros=False, seed=6)])
+    losses: list[Tensor | None] = []
+    rounds: list[tuple[int, np.ndarray | None]] = []
+
+    def label_loss(_: Any, sample_weight: Tensor | None) -> Callable[..., Tensor]:
+        losses.append(sample_weight)
+        return lambda _: torch.zeros(())
+
+    class Fit:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            pass
+
+        def advance(self, _: Any, until: int, weight: np.ndarray | None, **__: Any) -> None:
+            rounds.append((until, weight))
+
+        def finish(self) -> None:
+            pass
+
+    monkeypatch.setattr(member_module, "label_loss", label_loss)
+    monkeypatch.setattr("bebert_ray.training.work.Fit", Fit)
+    MemberTraining(work, 0).advance(work, weights)
+    assert [until for until, _ in rounds] == [2, 4]
+    # The second round's weights are never equal.
+    for r, (drawn, draw) in enumerate([(draws, rounds[0][1]), (mode == "resample", rounds[1][1])]):
+        assert (draw is not None) == drawn
+        assert (losses[r] is not None) == in_loss
+        if draw is not None:
+            assert np.array_equal(draw, weights[r])
+        if losses[r] is not None:
+            assert losses[r].mean().item() == pytest.approx(1)
+            np.testing.assert_allclose(losses[r].numpy() / n, weights[r], rtol=1e-6)
+
+
+# --- several rounds -----------------------------------------------------------------------------
+
+PIPELINED = (
+    "ensemble.schedule=pipelined",
+    "ensemble.rounds=2",
+    "member.epochs=4",
+    "member.learning_rate=1e-3",
+)
+WEIGHTS = np.stack([some_weights(seed=1), some_weights(seed=2)])
+# Stands for what the steps of the two rounds are made from.
+INPUTS: tuple[dict[str, Any], ...] = ({"weights": "first"}, {"weights": "first and second"})
+
+
+def outcome(work: Work, model: Model) -> tuple[dict[str, Tensor], np.ndarray]:
+    """The weights as they stand, and what the model predicts."""
+    logits = predict(model, work.splits.train)
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}, logits
+
+
+def in_one_process(run: Any, work: Work) -> Iterator[tuple[dict[str, Tensor], np.ndarray]]:
+    training = None
+    for r in (0, 1):
+        step, _ = run.later(work, INPUTS[r], INPUTS[:r])
+        training = training or MemberTraining(step, 3)
+        yield outcome(step, training.advance(step, WEIGHTS[: r + 1]))
+
+
+def in_a_process_each(run: Any, work: Work) -> Iterator[tuple[dict[str, Tensor], np.ndarray]]:
+    for r in (0, 1):
+        step, heard = run.later(work, INPUTS[r], INPUTS[:r])
+        yield outcome(step, MemberTraining(step, 3).advance(step, WEIGHTS[: r + 1]))
+        assert {progress.round for progress in heard} == {r}, "no round is trained twice"
+
+
+@pytest.mark.parametrize("run", [("sst2", "1-1-8")], ids=["sst2"], indirect=True)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("mode", MODES)
+def test_rounds_come_to_the_same_in_one_process_in_several_and_from_nothing(
+    run: Any, strategy: str, mode: str
+) -> None:
+    overrides = (*PIPELINED, f"ensemble.strategy={strategy}", f"ensemble.sample_weight={mode}")
+    one = list(in_one_process(run, run.new(*overrides)))
+    each = list(in_a_process_each(run, run.new(*overrides)))
+    work, heard = run.later(run.new(*overrides), INPUTS[1], INPUTS[:1])
+    replayed = outcome(work, MemberTraining(work, 3).advance(work, WEIGHTS))
+    assert {progress.round for progress in heard} == {0, 1}
+    for (weights, logits), (others, other_logits) in zip(
+        [*one, one[1]], [*each, replayed], strict=True
+    ):
+        assert same_bits(weights, others)
+        assert np.array_equal(logits, other_logits)
+    assert not same_bits(one[0][0], one[1][0])
+
+
+def test_the_first_round_knows_nothing_of_the_second(run: Any) -> None:
+    """Only then may it begin before the second's weights are there."""
+    first, second = in_one_process(run, run.new(*PIPELINED))
+    work = run.new(*PIPELINED)
+    training = MemberTraining(work, 3)
+    other = np.stack([WEIGHTS[0], some_weights(seed=3)])
+    assert same_bits(outcome(work, training.advance(work, other[:1]))[0], first[0])
+    assert not same_bits(outcome(work, training.advance(work, other))[0], second[0])
+
+
+@pytest.mark.parametrize("run", [("stsb", "1-1-4")], ids=["stsb"], indirect=True)
+@pytest.mark.parametrize("after", [1, 3, 4, 8, 9, 10, 12, 14, 15, 16])
+def test_a_member_that_died_anywhere_goes_on_to_the_same_bits(run: Any, after: int) -> None:
+    """Strategy C: 1 pass over hidden states, then 2 rounds of 2 epochs; 3 steps each."""
+    overrides = (*PIPELINED, "ensemble.strategy=C")
+    expected = list(in_one_process(run, run.new(*overrides)))[1]
+    work = run.new(*overrides)
+
+    def train(step: Work) -> Model:
+        return MemberTraining(step, 3).advance(step, WEIGHTS)
+
+    assert run.dies(work, train, after) == (after <= 15)
+    if after <= 15:
+        step, heard = run.later(work)
+        weights, logits = outcome(step, train(step))
+        assert same_bits(weights, expected[0])
+        assert np.array_equal(logits, expected[1])
+        ends = sum(progress.score is not None for progress in heard)
+        assert ends == min(4, (15 - after + 2) // 3), "whole epochs are not trained again"
