@@ -20,7 +20,7 @@ from bebert_ray.ensemble.members import Ensemble, member_steps
 from bebert_ray.ensemble.prepare import Prepared, load_splits
 from bebert_ray.ensemble.steps import Step, stage_step
 from bebert_ray.report import Model, Results
-from bebert_ray.storage import Artifact, Miss
+from bebert_ray.storage import Artifact, Miss, names
 from bebert_ray.training.stages import STAGES
 from bebert_ray.training.work import Logits, load_logits, versions
 
@@ -93,7 +93,7 @@ def make_plan(prepared: Prepared) -> dict[str, str]:
     """What will happen to each step, by name; changes nothing.
 
     Returns:
-        "done", "run" (and why, if something is there), or "not needed".
+        "done", "run" (and why or from where, if something is there), or "not needed".
     """
     plan = dict.fromkeys(["data", *STAGES, *member_steps(prepared.config)], "run")
     if prepared.config.fresh:
@@ -110,6 +110,8 @@ def make_plan(prepared: Prepared) -> dict[str, str]:
         plan[step.name] = _state(known)
         if not isinstance(known, Miss):
             steps += run.advance(step, *known)
+        elif known.reason == "absent" and names(step.checkpoints):
+            plan[step.name] = "run (from its checkpoint)"
     if run.finished:  # boosting has ended before the steps not looked at
         plan |= {name: "not needed" for name, state in plan.items() if state == "run"}
     return plan
