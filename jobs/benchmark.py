@@ -1,213 +1,115 @@
-"""Measure what the project promises; `python jobs/benchmark.py --help` tells more.
-
-Each contestant has a process of its own, and they take turns step by step, so that whatever else
-the machine does slows all of them alike.
-"""
+"""Measure what the project promises; `python jobs/benchmark.py --help` tells more."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import os
-import resource
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bebert_ray.cli import run_job
+from bebert_ray.cli import console, run_job
 
-EXAMPLES, TOKENS, LABELS = 32, 64, 2
+DESCRIPTION = """\
+Measure what the project promises; the last line of stdout is one JSON object.
 
+train      a training step of a binary member beside one of transformers' own BERT
+control    what the driver costs, by the number of members; these train nothing
+schedules  the same members trained one after another, pipelined, as bagging: seconds and scores
 
-def train(steps: int, warmup: int, bits: str) -> dict[str, Any]:
-    """A training step of a binary member against one of transformers' own full-width fp32 model.
+exit code: 0 done, 1 a run failed, 2 something in the input is wrong"""
 
-    Args:
-        steps: measured steps of each contestant.
-        warmup: steps before these.
-        bits: of the member, such as 1-1-4.
-
-    Returns:
-        Medians: `step_ratio` (member / baseline), `step_ms` of each, `peak_rss_mib` of each
-        process. `baseline_same_malloc` is the baseline in a process with the member's memory
-        settings.
-    """
-    from bebert_ray.ensemble.worker import ENVIRONMENT
-
-    with tempfile.TemporaryDirectory() as scratch:
-        checkpoint = Path(scratch) / "split"
-        _in_process(_make_member, {}, checkpoint, bits)
-        contestants = {
-            "member": _Contestant(_member_step, ENVIRONMENT, checkpoint),
-            "baseline": _Contestant(_baseline_step, {}),
-            "baseline_same_malloc": _Contestant(_baseline_step, ENVIRONMENT),
-        }
-        times: dict[str, list[float]] = {name: [] for name in contestants}
-        for turn in range(warmup + steps):
-            for name, contestant in contestants.items():
-                seconds = contestant.step()
-                if turn >= warmup:
-                    times[name].append(seconds)
-            print(f"turn {turn + 1}/{warmup + steps}", file=sys.stderr)
-        peaks = {name: contestant.stop() for name, contestant in contestants.items()}
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    return {
-        "benchmark": "train",
-        "bits": bits,
-        "batch": [EXAMPLES, TOKENS],
-        "threads": 1,
-        "steps": steps,
-        "step_ratio": round(medians["member"] / medians["baseline"], 4),
-        "step_ratio_same_malloc": round(medians["member"] / medians["baseline_same_malloc"], 4),
-        "step_ms": {name: round(1e3 * seconds, 1) for name, seconds in medians.items()},
-        "peak_rss_mib": {name: round(peak, 1) for name, peak in peaks.items()},
-    }
+EXAMPLES = """\
+examples:
+  python jobs/benchmark.py train --steps 20
+  python jobs/benchmark.py control --members 2 16 64 256
+  python jobs/benchmark.py schedules --config configs/mrpc.yaml data.path=GLUE --seeds 1 2 3
+  python jobs/benchmark.py schedules --help"""
 
 
-class _Contestant:
-    """A process that takes one training step whenever it is told to."""
-
-    def __init__(
-        self, make: Callable[..., Callable[[], object]], environment: dict[str, str], *args: object
-    ):
-        self.pipe, theirs = multiprocessing.get_context("spawn").Pipe()
-        self.process = _spawn(_serve, environment, theirs, make, *args)
-        self.pipe.recv()  # ready
-
-    def step(self) -> float:
-        """Take a step; its seconds."""
-        self.pipe.send("step")
-        return self.pipe.recv()
-
-    def stop(self) -> float:
-        """End the process; the most memory it ever had, in MiB."""
-        self.pipe.send("stop")
-        peak = self.pipe.recv()
-        self.process.join()
-        return peak
-
-
-def _serve(pipe: Connection, make: Callable[..., Callable[[], object]], *args: object) -> None:
-    import torch
-
-    torch.set_num_threads(1)
-    step = make(*args)
-    pipe.send("ready")
-    while pipe.recv() == "step":
-        started = time.perf_counter()
-        step()
-        pipe.send(time.perf_counter() - started)
-    pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-
-
-def _batch() -> dict[str, Any]:
-    import torch
-
-    torch.manual_seed(0)
-    ids = torch.randint(1000, 30_000, (EXAMPLES, TOKENS))
-    return {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "token_type_ids": torch.zeros_like(ids),
-        "labels": torch.randint(0, LABELS, (EXAMPLES,)),
-        "index": torch.arange(EXAMPLES),
-    }
-
-
-def _make_member(directory: Path, bits: str) -> None:
-    """The bundled encoder at half width, ternarized and split, as the split stage leaves it."""
-    from bebert_ray.models.bert import find_checkpoint, load_encoder, save_model, without_dropout
-    from bebert_ray.models.split import split_, ternarize_
-    from bebert_ray.models.width import narrow_
-    from bebert_ray.quant.quantizers import calibrate_
-    from bebert_ray.training.losses import inputs_of
-    from bebert_ray.training.stages import activation_bits
-
-    model = load_encoder(find_checkpoint("bundled"), LABELS, dropout=0.0)
-    narrow_(without_dropout(model), 0.5)
-    ternarize_(model, activation_bits(bits))
-    calibrate_(model, inputs_of(_batch()))
-    split_(model)
-    directory.mkdir()
-    save_model(model, directory)
-
-
-def _member_step(checkpoint: Path) -> Callable[[], object]:
-    from bebert_ray.models.bert import load_model
-    from bebert_ray.training.fit import FitSettings, make_optimizers, train_step
-    from bebert_ray.training.losses import label_loss
-
-    model = load_model(checkpoint).train()
-    settings = FitSettings(epochs=1, learning_rate=1e-4)
-    optimizers, loss, batch = make_optimizers(model, settings), label_loss(model), _batch()
-    return lambda: train_step(model, loss, batch, optimizers, settings)
-
-
-def _baseline_step() -> Callable[[], object]:
-    import torch
-    from transformers import BertForSequenceClassification
-
-    from bebert_ray.models.bert import find_checkpoint
-
-    path = find_checkpoint("bundled").path
-    model = BertForSequenceClassification.from_pretrained(path, num_labels=LABELS).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5)
-    batch = _batch()
-    del batch["index"]
-
-    def step() -> None:
-        optimizer.zero_grad()
-        model(**batch).loss.backward()
-        optimizer.step()
-
-    return step
-
-
-def _spawn(target: Callable[..., None], environment: dict[str, str], *args: object) -> SpawnProcess:
-    # glibc reads its settings when a process starts: they must be in the environment by then.
-    before = dict(os.environ)
-    os.environ.update(environment)
-    try:
-        process = multiprocessing.get_context("spawn").Process(
-            target=target, args=args, daemon=True
-        )
-        process.start()
-        return process
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def _in_process(target: Callable[..., None], environment: dict[str, str], *args: object) -> None:
-    process = _spawn(target, environment, *args)
-    process.join()
-    if process.exitcode:
-        raise RuntimeError(f"{target.__name__} ended with exit code {process.exitcode}")
-
-
-def main() -> None:
-    """Measure, and print the figures as one line of JSON."""
-    parser = argparse.ArgumentParser(
-        description="Measure the cost of training; the last line of stdout is one JSON object.",
-        epilog="example:\n  python jobs/benchmark.py train --steps 20",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("what", choices=["train"], help="train: a step of a binary member")
+def train(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, Any]:
+    """A training step."""
     parser.add_argument("--steps", type=int, default=20, help="measured steps (default: 20)")
     parser.add_argument("--warmup", type=int, default=3, help="steps before these (default: 3)")
     parser.add_argument("--bits", choices=["1-1-8", "1-1-4"], default="1-1-4")
-    arguments = parser.parse_args()
-    result = train(arguments.steps, arguments.warmup, arguments.bits)
+    flags = parser.parse_args(arguments)
+
+    from bebert_ray.benchmarks.train import train
+
+    result = train(flags.steps, flags.warmup, flags.bits)
     for name, milliseconds in result["step_ms"].items():
         print(f"{name:>22}: {milliseconds:8.1f} ms a step")
-    print(json.dumps(result), flush=True)
+    return result
+
+
+def control(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, Any]:
+    """The driver's cost."""
+    parser.add_argument(
+        "--members", type=int, nargs="+", default=[2, 16, 64, 256], help="default: 2 16 64 256"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="of each member (default: 3)")
+    parser.add_argument("--output", type=Path, help="new directory (default: a temporary one)")
+    flags = parser.parse_args(arguments)
+    output = flags.output or Path(tempfile.mkdtemp(prefix="control-"))
+
+    from bebert_ray.benchmarks.control import control, print_rows
+
+    result = control(flags.members, flags.rounds, output)
+    print_rows(result["rows"], console())
+    print(f"picture: {result['picture']}")
+    return result
+
+
+def schedules(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, Any]:
+    """Seconds and scores under each schedule."""
+    parser.add_argument("--config", metavar="FILE", help="YAML file, such as configs/mrpc.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="set a key")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42], help="default: 42")
+    parser.add_argument(
+        "--repeat", type=int, default=1, help="trainings of the members under each (default: 1)"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs/schedules"),
+        help="directory; the stages in it are used again (default: runs/schedules)",
+    )
+    flags = parser.parse_intermixed_args(arguments)
+
+    from bebert_ray.benchmarks.schedules import print_summary, schedules, summary
+    from bebert_ray.config import load_config
+
+    def load(*more: str) -> Any:
+        return load_config(flags.config, [*flags.overrides, *more])
+
+    tell = partial(print, file=sys.stderr, flush=True)
+    outcomes = schedules(load, flags.seeds, flags.repeat, flags.output, tell)
+    print_summary(outcomes, console())
+    return summary(outcomes)
+
+
+BENCHMARKS: dict[str, Callable[[argparse.ArgumentParser, list[str]], dict[str, Any]]] = {
+    "train": train,
+    "control": control,
+    "schedules": schedules,
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, and print the figures as one line of JSON."""
+    parser = argparse.ArgumentParser(
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what", choices=list(BENCHMARKS))
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help="options of its own: WHAT --help")
+    flags = parser.parse_args(arguments)
+    own = argparse.ArgumentParser(prog=f"{parser.prog} {flags.what}")
+    print(json.dumps(BENCHMARKS[flags.what](own, flags.rest)), flush=True)
 
 
 if __name__ == "__main__":

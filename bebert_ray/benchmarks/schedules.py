@@ -1,0 +1,238 @@
+"""The same members under each schedule, side by side: how long they take, and how good they are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bebert_ray.config import Config
+from bebert_ray.ensemble.cluster import allot, connected
+from bebert_ray.ensemble.crew import Crew
+from bebert_ray.ensemble.driver import Run, results
+from bebert_ray.ensemble.prepare import CONFIG, open_run, prepare
+from bebert_ray.ensemble.steps import Step
+from bebert_ray.progress import Board
+from bebert_ray.recorder import DRIVER, Event, read_events
+from bebert_ray.report import Results
+from bebert_ray.storage import Location, lock
+from bebert_ray.training.stages import STAGES
+
+SEQUENTIAL = ("ensemble.method=boosting", "ensemble.schedule=sequential", "ensemble.rounds=null")
+SCHEDULES: dict[str, tuple[str, ...]] = {
+    "sequential": (*SEQUENTIAL, "resources.member.cpu=1"),
+    "sequential-all-cpus": (*SEQUENTIAL, "resources.member.cpu=null"),
+    "pipelined": (
+        "ensemble.method=boosting",
+        "ensemble.schedule=pipelined",
+        "resources.member.cpu=1",
+    ),
+    "parallel": (
+        "ensemble.method=bagging",
+        "ensemble.schedule=parallel",
+        "ensemble.rounds=null",
+        "resources.member.cpu=1",
+    ),
+}
+RATIOS = (
+    ("pipelined", "sequential"),
+    ("parallel", "sequential"),
+    ("pipelined", "sequential-all-cpus"),
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one training of all members came to.
+
+    Attributes:
+        schedule: one of `SCHEDULES`.
+        seed: of the run.
+        turn: number of the repetition.
+        seconds: from the start of the driver, which finds all stages done, to the last member's
+            end.
+        outside: between the first member's start and the last one's end, the part of the time in
+            which none was at work.
+        ensemble: the primary metric on dev.
+        members: the members' own.
+    """
+
+    schedule: str
+    seed: int
+    turn: int
+    seconds: float
+    outside: float
+    ensemble: float
+    members: list[float]
+
+    def __str__(self) -> str:
+        return (
+            f"seed {self.seed}, {self.schedule}: {len(self.members)} members in "
+            f"{self.seconds:.0f} s, {self.outside:.1%} with none at work; "
+            f"ensemble {self.ensemble:.4f}"
+        )
+
+
+def schedules(
+    load: Callable[..., Config],
+    seeds: list[int],
+    repeat: int,
+    output: Path,
+    tell: Callable[[str], None],
+) -> list[Outcome]:
+    """Train the stages once a seed, and then the members under each schedule in turn.
+
+    Args:
+        load: the configuration, given overrides.
+        seeds: of the runs.
+        repeat: how often the members are trained under each schedule.
+        output: directory for the runs: the stages are in `seed-S/stages`, where they stay for the
+            next time, each training of the members is in `seed-S/SCHEDULE-TURN`, made anew.
+        tell: told of each outcome.
+
+    Raises:
+        UserError, RunError: as by `jobs/ensemble.py`.
+    """
+    for overrides in SCHEDULES.values():
+        load(*overrides)  # before hours are spent on those before it
+    outcomes = []
+    for seed in seeds:
+        home = output.absolute() / f"seed-{seed}"
+        stages = home / "stages"
+        _train(load(f"seed={seed}", *SEQUENTIAL, f"output={stages}"), stages_only=True)
+        for turn in range(repeat):
+            for schedule, overrides in SCHEDULES.items():
+                run = home / f"{schedule}-{turn}"
+                _copy_stages(stages, run)
+                figures = _train(load(f"seed={seed}", *overrides, f"output={run}"))
+                assert figures is not None
+                outcomes.append(_outcome(figures, schedule, turn))
+                tell(str(outcomes[-1]))
+    return outcomes
+
+
+def summary(outcomes: list[Outcome]) -> dict[str, Any]:
+    """Means by schedule, the ratios of their seconds, and all outcomes."""
+    by_schedule = {
+        schedule: [outcome for outcome in outcomes if outcome.schedule == schedule]
+        for schedule in SCHEDULES
+    }
+    means = {
+        schedule: {
+            "seconds": round(mean(outcome.seconds for outcome in group), 1),
+            "outside": round(mean(outcome.outside for outcome in group), 4),
+            "ensemble": round(mean(outcome.ensemble for outcome in group), 4),
+        }
+        for schedule, group in by_schedule.items()
+    }
+    return {
+        "benchmark": "schedules",
+        "ratios": {
+            f"{one}/{other}": round(means[one]["seconds"] / means[other]["seconds"], 3)
+            for one, other in RATIOS
+        },
+        "means": means,
+        "outcomes": [asdict(outcome) for outcome in outcomes],
+    }
+
+
+def print_summary(outcomes: list[Outcome], console: Console) -> None:
+    """Seconds, and the score for each seed and in the mean, by schedule."""
+    figures = summary(outcomes)
+    scores = {(each.schedule, each.seed): each.ensemble for each in outcomes}
+    seeds = sorted({seed for _, seed in scores})
+    table = Table()
+    columns = ("seconds", "none at work", *(f"dev, seed {seed}" for seed in seeds), "dev, mean")
+    table.add_column("members", no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right")
+    for schedule, means in figures["means"].items():
+        table.add_row(
+            schedule,
+            f"{means['seconds']:.0f}",
+            f"{means['outside']:.1%}",
+            *(f"{scores[schedule, seed]:.4f}" for seed in seeds),
+            f"{means['ensemble']:.4f}",
+        )
+    console.print(table)
+    for name, ratio in figures["ratios"].items():
+        console.print(f"seconds, {name}: {ratio:.2f}")
+
+
+def _train(config: Config, stages_only: bool = False) -> Results | None:
+    """A run as `jobs/ensemble.py` does it; what it has to say goes to a file beside the run."""
+    prepared = prepare(config)
+    directory = prepared.directory
+    directory.local.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        directory.local.with_suffix(".log").open("a") as log,
+        connected(config.resources) as nodes,
+        lock(directory),
+    ):
+        splits = open_run(prepared)
+        with Board(directory, Console(file=log, width=120)) as board:
+            crew = Crew(prepared, splits, allot(config, nodes), board)
+            run = Run(prepared, splits, crew.report)
+            to_do: Any = _Stages(run) if stages_only else run
+            crew.do(to_do)
+        return None if stages_only else results(run)
+
+
+class _Stages:
+    """A run that ends where the members begin."""
+
+    def __init__(self, run: Run):
+        self._run = run
+        self.start = run.start
+
+    def advance(self, *made: Any, **options: Any) -> list[Step]:
+        return [step for step in self._run.advance(*made, **options) if step.member is None]
+
+
+def _copy_stages(source: Path, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    shutil.copyfile(source / CONFIG, target / CONFIG)
+    for name in ("data", *STAGES):  # artifacts are never written to, only replaced
+        shutil.copytree(source / name, target / name, copy_function=os.link)
+
+
+def _outcome(figures: Results, schedule: str, turn: int) -> Outcome:
+    events = read_events(Location.of(Path(figures.run)))
+    seconds, outside = _times(events)
+    return Outcome(
+        schedule=schedule,
+        seed=figures.seed,
+        turn=turn,
+        seconds=seconds,
+        outside=outside,
+        ensemble=figures.headline(figures.scores),
+        members=[figures.headline(member.scores) for member in figures.members],
+    )
+
+
+def _times(events: list[Event]) -> tuple[float, float]:
+    """`seconds` and `outside` of an `Outcome`, by when the driver heard of what."""
+    [began] = [event["time"] for event in events if event["stage"] == DRIVER]
+    moves = [
+        event for event in events if event["kind"] in ("start", "done") and event["stage"] != DRIVER
+    ]
+    at_work: set[str] = set()
+    idle = 0.0
+    for event, following in pairwise(moves):
+        if event["kind"] == "start":
+            at_work.add(event["stage"])
+        else:
+            at_work.discard(event["stage"])
+        if not at_work:
+            idle += following["time"] - event["time"]
+    first, last = moves[0]["time"], moves[-1]["time"]
+    return round(last - began, 1), idle / (last - first)

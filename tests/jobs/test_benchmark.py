@@ -1,0 +1,63 @@
+"""The benchmarks run and print what they should; what they measure is not judged here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "jobs" / "benchmark.py"
+
+
+def benchmark(*arguments):
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True
+    )
+
+
+def figures(job):
+    assert job.returncode == 0, job.stderr
+    return json.loads(job.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("what", ["train", "control", "schedules"])
+def test_each_has_a_help_of_its_own(what):
+    job = benchmark(what, "--help")
+    assert job.returncode == 0
+    assert job.stdout.startswith(f"usage: benchmark.py {what} ")
+
+
+def test_a_wrong_key_is_told_of_before_anything_is_trained(tmp_path):
+    job = benchmark("schedules", "task=mrpc", "sed=1", "--output", tmp_path / "runs")
+    assert job.returncode == 2
+    assert "did you mean seed?" in job.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.cluster
+def test_the_cost_of_the_driver(tmp_path):
+    job = benchmark("control", "--members", 2, 5, "--rounds", 2, "--output", tmp_path / "runs")
+    result = figures(job)
+    assert [row["members"] for row in result["rows"]] == [2, 5]
+    assert all(row["driver_seconds"] > 0 for row in result["rows"])
+    assert Path(result["picture"]).stat().st_size > 0
+    rounds = {path.name for path in (tmp_path / "runs" / "0005" / "members").iterdir()}
+    assert rounds == {f"{i:03d}{end}" for i in range(5) for end in ("", "-round-0")}
+
+
+@pytest.mark.slow
+def test_the_same_members_under_each_schedule(tiny_run, tmp_path):
+    settings = [*tiny_run, "member.epochs=2", "ensemble.floor=1"]
+    job = benchmark("schedules", *settings, "--seeds", 1, "--output", tmp_path / "runs")
+    result = figures(job)
+    outcomes = {outcome["schedule"]: outcome for outcome in result["outcomes"]}
+    assert list(outcomes) == ["sequential", "sequential-all-cpus", "pipelined", "parallel"]
+    # Every member is trained with uniform weights, and so the schedule changes no bit.
+    assert outcomes["pipelined"]["ensemble"] == outcomes["sequential"]["ensemble"]
+    assert result["ratios"].keys() == {
+        *("pipelined/sequential", "parallel/sequential", "pipelined/sequential-all-cpus")
+    }
+    stages = tmp_path / "runs" / "seed-1" / "stages"
+    assert not (stages / "members").exists()
+    assert "member" not in (stages / "metrics.jsonl").read_text()
