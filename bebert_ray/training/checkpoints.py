@@ -45,7 +45,8 @@ class Checkpoints:
     def found(self) -> Artifact | None:
         """The newest that is whole, as it was when this was first asked for.
 
-        The processes of a data-parallel group go on from the same: the first one chooses.
+        The processes of a data-parallel group must all ask, and go on from the same: the first one
+        chooses.
         """
         chosen = parallel.once(self._newest)
         # From an object store each machine has a copy of its own.

@@ -209,9 +209,10 @@ class Fit:
             optimizer.load_state_dict({"state": states, "param_groups": same})
         rank, generators = parallel.rank(), groups["rng"]
         if rank < len(generators["cpu"]):  # else it is new, and has a seed of its own
-            torch.set_rng_state(generators["cpu"][rank])
+            # Copies: torch crashes on a state that does not begin its memory.
+            torch.set_rng_state(generators["cpu"][rank].clone())
             if "cuda" in generators and self._device.type == "cuda":
-                torch.cuda.set_rng_state(generators["cuda"][rank], self._device)
+                torch.cuda.set_rng_state(generators["cuda"][rank].clone(), self._device)
         self._epoch, self._step, self._until = facts["epoch"], facts["step"], facts["until"]
         self._best_score, self._best_epoch = facts["best_score"], facts["best_epoch"]
         self._best_weights = groups.get("best")

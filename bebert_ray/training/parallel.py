@@ -45,6 +45,8 @@ def rank() -> int:
 def once(function: Callable[[], T]) -> T:
     """Have the first process do something that leaves a trace, while the others wait.
 
+    It must not need the others for it.
+
     Returns:
         What `function` does, in all processes. It must be possible to pickle it.
 
@@ -150,7 +152,8 @@ def gather(rows: Tensor) -> Tensor:
 def _sum_sparse(gradient: Tensor) -> Tensor:
     mine = gradient.coalesce()
     rows, values = gather(mine.indices()[0]), gather(mine.values())
-    return torch.sparse_coo_tensor(rows[None], values, mine.shape).coalesce()
+    summed = torch.sparse_coo_tensor(rows[None], values, mine.shape, check_invariants=False)
+    return summed.coalesce()
 
 
 def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
