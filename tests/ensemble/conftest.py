@@ -32,20 +32,29 @@ class Runner:
         place = f"output={output or self.output}"
         return prepare(load_config(None, [*self.overrides, place, *overrides]))
 
-    def __call__(self, *overrides: str, output: Path | None = None) -> Results:
+    def __call__(
+        self,
+        *overrides: str,
+        output: Path | None = None,
+        report: Callable[[dict[str, Any]], None] = lambda _: None,
+    ) -> Results:
+        def tell(event: dict[str, Any]) -> None:
+            self.events.append(event)
+            report(event)
+
         prepared = self.prepare(*overrides, output=output)
         splits = open_run(prepared)
         arrays = {name: columns.to_arrays() for name, columns in splits.items()}
         self.taken.clear()
         self.events.clear()
-        run = Run(prepared, splits, self.events.append)
+        run = Run(prepared, splits, tell)
         worker = Worker(
             prepared.config,
             prepared.task,
             prepared.checkpoint,
             prepared.directory,
             1,
-            self.events.append,
+            tell,
         )
         steps = run.start()
         while steps:
@@ -58,6 +67,11 @@ class Runner:
                 known = worker.take(step, arrays)
             steps += run.advance(step, *known)
         return results(run)
+
+
+@pytest.fixture(scope="session")
+def make_runner() -> Callable[[list[str], Path], Runner]:
+    return Runner
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from bebert_ray.config import ResourcesConfig, load_config
-from bebert_ray.ensemble.cluster import Allotment, Node, allot, connected
+from bebert_ray.ensemble.cluster import Allotment, Node, allot, connected, last_lines, room
 from bebert_ray.errors import UserError
 
 GB = 1e9
@@ -25,6 +25,7 @@ def cpus(nodes, *overrides):
 
 BAGGING = ("ensemble.method=bagging", "ensemble.members=4")
 SEQUENTIAL_BAGGING = (*BAGGING, "ensemble.schedule=sequential")
+PIPELINED = ("ensemble.schedule=pipelined", "ensemble.members=4", "member.epochs=2")
 FOLDS = ("ensemble.errors=out_of_fold", "ensemble.folds=3")
 
 
@@ -33,6 +34,8 @@ FOLDS = ("ensemble.errors=out_of_fold", "ensemble.folds=3")
     [
         ([(8, 0, 32)], (), (8, 8, 1)),  # boosting: one member after the other, each with all
         ([(8, 0, 32)], BAGGING, (8, 2, 4)),
+        ([(8, 0, 32)], PIPELINED, (8, 2, 4)),
+        ([(2, 0, 32)], PIPELINED, (2, 1, 2)),
         ([(8, 0, 32)], SEQUENTIAL_BAGGING, (8, 8, 1)),
         ([(8, 0, 32)], FOLDS, (8, 2, 4)),  # a member and its three folds
         ([(8, 0, 32)], (*SEQUENTIAL_BAGGING, *FOLDS), (8, 8, 1)),  # folds are for boosting
@@ -51,6 +54,20 @@ def test_cpus_are_shared_out(nodes, overrides, expected):
     assert cpus(nodes, *overrides) == expected
 
 
+@pytest.mark.parametrize(
+    ("overrides", "together"),
+    [((), 1), (BAGGING, 4), (PIPELINED, 4), (SEQUENTIAL_BAGGING, 1), (FOLDS, 4)],
+)
+def test_who_need_not_wait_for_each_other(overrides, together):
+    """On a cluster that grows, so many have room in the end."""
+    small, large = ([Node(1, 0, 4 * GB)] * n for n in (1, 9))
+    one, other = (divide(nodes, "resources.member.cpu=1", *overrides) for nodes in (small, large))
+    assert (one.together, one.in_flight) == (together, 1)
+    assert (other.together, other.in_flight) == (together, together)
+    assert room(small, one.member) == 1
+    assert room(large, one.member) == 9
+
+
 def test_a_share_of_a_gpu_bounds_the_members_in_flight():
     nodes = [Node(16, 2, 64 * GB)]
     result = divide(nodes, *BAGGING, "resources.member.gpu=0.5", "resources.member.cpu=1")
@@ -64,7 +81,7 @@ def test_a_share_of_a_gpu_bounds_the_members_in_flight():
     [
         ("resources.stage.cpu=9", r"resources\.stage: 9 CPUs fit on no machine .*8 CPUs, 4\.0 GB"),
         ("resources.member.cpu=9", r"resources\.member: 9 CPUs, 1\.5 GB fit on no machine"),
-        ("resources.stage.gpu=1", r"resources\.stage: 8 CPUs, 1 GPU fit on no machine"),
+        ("resources.stage.gpu=1", r"resources\.stage: 1 CPU, 1 GPU fit on no machine"),
         ("resources.member.memory=5e9", r"resources\.member: 8 CPUs, 5\.0 GB fit on no machine"),
     ],
 )
@@ -92,6 +109,16 @@ def test_a_cluster_that_is_not_there_is_told_of_at_once(monkeypatch, address):
     ):
         pass
     assert time.monotonic() - started < 10
+
+
+def test_the_last_lines_of_a_log_on_this_machine(tmp_path):
+    log = tmp_path / "worker.err"
+    log.write_bytes(b"one\ntwo \xff\nthree\n")
+    here = socket.gethostname()
+    assert last_lines(str(log), here, 2) == ["two \N{REPLACEMENT CHARACTER}", "three"]
+    assert last_lines(str(log), here, 9)[0] == "one"
+    assert last_lines(str(tmp_path / "none"), here, 2) == []
+    assert last_lines("", "", 2) == [], "a worker that has not begun"
 
 
 @pytest.mark.cluster

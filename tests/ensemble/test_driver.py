@@ -1,6 +1,7 @@
 """Whole runs of a tiny model, in this process: what is trained, what is kept, and the figures."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,22 @@ MEMBERS = ["member 000", "member 001"]
 
 def member_bytes(results):
     """The weights of every member on disk."""
-    members = Path(results.run) / "members"
-    return {path.name: (path / "model.safetensors").read_bytes() for path in members.iterdir()}
+    models = (Path(results.run) / "members").glob("*/model.safetensors")
+    return {path.parent.name: path.read_bytes() for path in models}
 
 
 def test_a_run_does_all_steps_once_and_another_does_none(runner, snapshot):
     first = runner()
     assert runner.taken == STAGES + MEMBERS
+    started, trained, boosted = (
+        [event for event in runner.events if event["kind"] == kind]
+        for kind in ("start", "progress", "boost")
+    )
+    assert [event["stage"] for event in started] == STAGES + MEMBERS
+    assert {event["stage"] for event in trained} == {"teacher", "half", "ternary", *MEMBERS}
+    assert trained[-1]["step"] == trained[-1]["steps"]
+    assert trained[-1]["score"] is not None
+    assert [event["alpha"] for event in boosted] == [member.alpha for member in first.members]
     before = snapshot(runner.output)
     assert runner().summary() == first.summary()
     assert runner.taken == []
@@ -172,12 +182,121 @@ def test_dev_as_selection_judges_members_on_dev(runner):
     assert results.members[0].error == pytest.approx(1 - splits["dev"]["accuracy"])
 
 
-def test_progress_is_reported_for_each_step(runner):
-    runner()
-    assert {event["stage"] for event in runner.events} == {"teacher", "half", "ternary", *MEMBERS}
-    last = [event for event in runner.events if event["stage"] == "member 001"][-1]
-    assert last["step"] == last["steps"]
-    assert last["score"] is not None
+# --- in rounds ----------------------------------------------------------------------------------
+
+PIPELINED = (
+    "ensemble.schedule=pipelined",
+    "ensemble.rounds=2",
+    "member.epochs=2",
+    "training.checkpoint_every=3",
+)
+ROUNDS = [f"{member} round 0" for member in MEMBERS]
+
+
+@pytest.fixture(scope="module")
+def _pipelined_once(_run_once, tiny_run, tmp_path_factory, make_runner):
+    output = tmp_path_factory.mktemp("pipelined") / "run"
+    shutil.copytree(_run_once[0], output)  # the shared stages are there
+    shutil.rmtree(output / "members")
+    runner = make_runner(tiny_run, output)
+    results = runner(*PIPELINED)
+    assert runner.taken == [*ROUNDS, *MEMBERS]
+    return output, results
+
+
+@pytest.fixture
+def pipelined(runner, _pipelined_once):
+    """The results of a pipelined run that `runner` finds done already."""
+    shutil.copytree(_pipelined_once[0], runner.output)
+    return _pipelined_once[1]
+
+
+def everything(results):
+    """All that a run comes to, but how long it took and where it is."""
+    figures = results.everything()
+    ignored = {"run": None, "seconds": None, "config": {**figures["config"], "output": None}}
+    return figures | ignored | {"models": [{**model, "seconds": 0} for model in figures["models"]]}
+
+
+def test_a_pipelined_member_learns_from_those_before_it_a_round_ago(runner, pipelined):
+    weights, members = runner.output / "weights", runner.output / "members"
+    uniform = np.load(weights / "000.npy")
+    assert np.ptp(uniform) == 0
+    for name in ("000-round-0", "001-round-0"):
+        np.testing.assert_array_equal(np.load(weights / f"{name}.npy"), uniform)
+        files = {path.name for path in (members / name).iterdir()}
+        assert files == {"artifact.json", "logits.safetensors"}
+    # Member 1 sees more, in its second round, of what member 0 got wrong at the end of its first.
+    rows = json.loads((runner.output / "data" / "rows.json").read_text())["train"]
+    labels = runner.prepare(*PIPELINED).corpus.train.labels[rows]
+    wrong = load_logits(members / "000-round-0")["train"].argmax(1) != labels
+    assert 0 < wrong.mean() < 0.5
+    seen = np.load(weights / "001.npy")
+    assert seen[wrong].min() > seen[~wrong].max()
+    # The say comes from the last round.
+    final = load_logits(members / "000")["train"].argmax(1) != labels
+    assert pipelined.members[0].error == pytest.approx(final.mean())
+    assert not list((runner.output / "checkpoints").glob("*/*"))
+
+
+def test_a_pipelined_run_is_the_same_each_time(runner, pipelined):
+    assert everything(runner(*PIPELINED)) == everything(pipelined)
+    assert runner.taken == []
+    shutil.rmtree(runner.output / "members")
+    assert everything(runner(*PIPELINED)) == everything(pipelined)
+    assert runner.taken == [*ROUNDS, *MEMBERS]
+
+
+@pytest.mark.parametrize(
+    ("lost", "taken"),
+    [
+        ("teacher", "teacher"),
+        ("half", "half"),
+        ("ternary", "ternary"),
+        ("split", "split"),
+        ("members/000-round-0", "member 000 round 0"),
+        ("members/001-round-0", "member 001 round 0"),
+        ("members/000", "member 000"),
+        ("members/001", "member 001"),
+    ],
+)
+def test_what_is_lost_is_made_again_and_nothing_else(runner, pipelined, lost, taken):
+    before = member_bytes(pipelined)
+    shutil.rmtree(runner.output / lost)
+    assert everything(runner(*PIPELINED)) == everything(pipelined)
+    assert runner.taken == [taken]
+    assert member_bytes(runner(*PIPELINED)) == before
+
+
+class Killed(BaseException):
+    """Ends a run as if its process had died."""
+
+
+@pytest.mark.parametrize(
+    ("stage", "step", "again"),
+    [
+        ("member 000", 11, [*ROUNDS, *MEMBERS]),  # the end of its first round
+        ("member 001", 11, [*ROUNDS[1:], *MEMBERS]),
+        ("member 000", 22, MEMBERS),  # the end of its last
+        ("member 001", 22, MEMBERS[1:]),
+    ],
+)
+def test_a_run_that_died_goes_on_from_the_checkpoints(runner, pipelined, stage, step, again):
+    """At the end of a round there is a checkpoint, and no artifact yet."""
+    shutil.rmtree(runner.output / "members")
+
+    def die(event):
+        if (event["kind"], event["stage"], event.get("step")) == ("progress", stage, step):
+            raise Killed
+
+    with pytest.raises(Killed):
+        runner(*PIPELINED, report=die)
+    plan = make_plan(runner.prepare(*PIPELINED))
+    assert plan[again[0]] == "run (from its checkpoint)"
+    assert everything(runner(*PIPELINED)) == everything(pipelined)
+    assert runner.taken == again
+    trained = {(e["stage"], e["step"]) for e in runner.events if e["kind"] == "progress"}
+    assert (stage, step) not in trained, "what has a checkpoint is not trained again"
 
 
 def test_results_hold_all_that_a_figure_depends_on(finished, runner):
