@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -14,6 +16,8 @@ from bebert_ray.storage import Location, write_atomic
 
 if TYPE_CHECKING:
     from bebert_ray.ensemble.cluster import Allotments, Node
+
+ROWS_ALIKE = 24  # so many steps of the same state a plan shows one by one
 
 Scores = dict[str, dict[str, float]]
 """Metric values by split, then by metric: fractions, not percent."""
@@ -134,8 +138,12 @@ def print_plan(
     table = Table(title="plan", title_justify="left")
     table.add_column("step")
     table.add_column("state")
-    for name, state in steps.items():
-        table.add_row(name, state)
+    for state, group in groupby(steps.items(), key=itemgetter(1)):
+        names = [name for name, _ in group]
+        if len(names) > ROWS_ALIKE:
+            names = [names[0], f"… {len(names) - 2} more", names[-1]]
+        for name in names:
+            table.add_row(name, state)
     console.print(table)
 
 

@@ -3,13 +3,13 @@
 import io
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from bebert_ray.ensemble.cluster import Allotment, Allotments, Node
 from bebert_ray.report import Model, Results, draw, print_plan, print_table, to_json
+from bebert_ray.storage import Location
 
 METRICS = ("accuracy", "f1")
 
@@ -134,9 +134,9 @@ def test_the_plan_says_what_runs_and_on_what():
     out = io.StringIO()
     print_plan(
         {"teacher": "done", "member 000": "run (inputs changed: seed)"},
-        Allotments(Allotment(8), Allotment(4, 0.5, 1.5e9), 2),
+        Allotments(Allotment(8), Allotment(4, 0.5, 1.5e9), together=4, in_flight=2),
         [Node(8, 1, 32e9), Node(8, 0, 16e9)],
-        Path("/runs/mnli"),
+        Location.parse("/runs/mnli"),
         Console(file=out, width=120),
     )
     text = out.getvalue()
@@ -144,6 +144,21 @@ def test_the_plan_says_what_runs_and_on_what():
     assert "machines: 8 CPUs, 1 GPU, 32.0 GB; 8 CPUs, 16.0 GB" in text
     assert "needed: 8 CPUs a stage; 4 CPUs, 0.5 GPU, 1.5 GB a member, 2 at a time" in text
     assert "run (inputs changed: seed)" in text
+
+
+def test_a_long_plan_is_told_in_short():
+    out = io.StringIO()
+    members = [f"member {member:03d}" for member in range(256)]
+    print_plan(
+        {"teacher": "done"} | dict.fromkeys(members, "run"),
+        Allotments(Allotment(8), Allotment(1), together=256, in_flight=8),
+        [Node(8, 0, 16e9)],
+        Location.parse("/runs/mnli"),
+        Console(file=out, width=120),
+    )
+    text = out.getvalue()
+    assert all(words in text for words in ("teacher", "member 000", "… 254 more", "member 255"))
+    assert "member 001" not in text
 
 
 def test_the_picture_is_a_png(results, tmp_path):
