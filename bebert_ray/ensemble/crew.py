@@ -82,7 +82,11 @@ class Crew:
         self._offer(run, run.start())
         while self._waiting or self._busy:
             self._assign()
-            done, _ = ray.wait(list(self._busy), timeout=POLL) if self._busy else ([], [])
+            if self._busy:
+                done, _ = ray.wait(list(self._busy), timeout=POLL)
+            else:  # the cluster has no room at all
+                done = []
+                time.sleep(POLL)
             self._listen()
             for call in done:
                 self._finish(run, call)
