@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -140,7 +141,7 @@ def chaos(kills: int, seed: int, members: int, schedule: str, output: Path) -> d
 def _kill_worker(job: Job, cluster: Any, rng: random.Random) -> bool:
     while not job.ended:
         if pids := _workers():
-            os.kill(rng.choice(pids), 9)
+            os.kill(rng.choice(pids), signal.SIGKILL)
             return True
         time.sleep(POLL)  # between two workers: the next one, then
     return False

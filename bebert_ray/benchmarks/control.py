@@ -83,9 +83,9 @@ def control(members: list[int], rounds: int, output: Path) -> dict[str, Any]:
 
     Returns:
         A row for each number of members: `driver_seconds` are CPU seconds of the driver's process,
-        from the hiring of the workers to the results, `wall_seconds` go from the start of the first
-        member to the end of the last. `growth` is the exponent e of driver_seconds ~ members^e
-        between the last two rows: 1 is linear.
+        from the hiring of the workers to the results; `wall_seconds` go from the start of the first
+        member, when other workers may still be loading, to the end of the last. `growth` is the
+        exponent e of driver_seconds ~ members^e between the last two rows: 1 is linear.
     """
     settings = tiny_run(output / "input", EXAMPLES)
     settings += [f"member.epochs={rounds}", "ensemble.schedule=pipelined"]
@@ -164,12 +164,10 @@ def _draw(rows: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.add_subplot()
     members = [row["members"] for row in rows]
-    for name, color in (("wall", "tab:orange"), ("driver", "tab:blue")):
-        values = [row[f"{name}_ms_per_member_round"] for row in rows]
-        axes.plot(members, values, "o-", color=color, label=name)
+    axes.plot(members, [row["driver_ms_per_member_round"] for row in rows], "o-")
     axes.set(
         xlabel="members",
-        ylabel="ms a member and round",
+        ylabel="driver's CPU ms a member and round",
         title=f"members that train nothing, {CPUS} at once",
         xscale="log",
         xticks=members,
@@ -177,5 +175,4 @@ def _draw(rows: list[dict[str, Any]], path: Path) -> None:
     )
     axes.set_ylim(bottom=0)
     axes.minorticks_off()
-    axes.legend()
     FigureCanvasAgg(figure).print_png(path)

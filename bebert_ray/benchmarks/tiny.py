@@ -56,6 +56,7 @@ def _write_reviews(directory: Path, examples: int) -> None:
 
 def _write_encoder(directory: Path) -> None:
     import torch
+    from safetensors.torch import save_file
     from transformers import BertConfig, BertModel, BertTokenizer
 
     config = BertConfig(
@@ -68,6 +69,8 @@ def _write_encoder(directory: Path) -> None:
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        BertModel(config).save_pretrained(directory)
+        weights = BertModel(config).state_dict()
+    config.save_pretrained(directory)
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     vocabulary = {token: number for number, token in enumerate(VOCABULARY)}
     BertTokenizer(vocab=vocabulary, model_max_length=LENGTH).save_pretrained(directory)
