@@ -41,7 +41,7 @@ examples:
 
 TRAIN = 256  # examples
 NODES = 2  # of one CPU each, beside a head that takes no steps
-LIMIT = 300.0  # seconds until a run is taken to hang
+LIMIT = 600.0  # seconds until a run is taken to hang
 POLL = 0.05  # seconds
 ENSEMBLE = Path(__file__).with_name("ensemble.py")
 
