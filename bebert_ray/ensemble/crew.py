@@ -69,7 +69,7 @@ class Crew:
         self._hands: list[_Hand] = []
         self._waiting: list[_Ready] = []
         self._busy: dict[Any, _Hand] = {}  # by Ray's reference to the call
-        self._restarts: Counter[str] = Counter()
+        self._restarts: Counter[tuple[str, bool]] = Counter()
         self.taken = 0
         self._room, self._counted = allotments.in_flight, time.monotonic()
 
@@ -235,8 +235,10 @@ class Crew:
     def _replace(self, hand: _Hand, step: Step, error: Exception) -> None:
         """A worker has died, or cannot be reached: its step is for the next."""
         self._dismiss(hand)
-        self._restarts[step.name] += 1
-        count, limit = self._restarts[step.name], self._prepared.config.resources.max_restarts
+        # Who was placed on a machine that had gone, and never began, has not failed at the step.
+        case = (step.name, hand.at_work)
+        self._restarts[case] += 1
+        count, limit = self._restarts[case], self._prepared.config.resources.max_restarts
         reason = _reason(error)
         if count > limit:
             log = "\n".join(f"  {line}" for line in last_lines(hand.log, hand.node, LOG_LINES))
