@@ -72,7 +72,7 @@ class Board:
             case "note":
                 self._console.print(f"{stage}: {event['text']}")
             case "done" if self._bars and stage in self._tasks:
-                self._take_down(self._bars, self._tasks[stage])
+                self._take_down(self._bars, self._tasks.pop(stage))
 
     def _move(self, bars: Progress, event: Event) -> None:
         stage = event["stage"]
@@ -84,13 +84,12 @@ class Board:
             completed=event["step"],
             total=event["steps"],
             text=_progress(event),
-            visible=True,
         )
 
     def _take_down(self, bars: Progress, task: TaskID) -> None:
         """Leave a line in place of a bar: only those of steps at work fit on a screen."""
-        bars.update(task, visible=False)
         [done] = [each for each in bars.tasks if each.id == task]
+        bars.remove_task(task)
         self._console.print(f"{done.description}: {done.fields['text']}")
 
     def _warn(self, reason: str) -> None:
