@@ -124,7 +124,15 @@ class Crew:
                     self._note(step, f"{step.path} is {known.reason}; {step.name} is done again")
                 heapq.heappush(self._waiting, _Ready.of(step))
             else:
+                if step.stage == "member":
+                    self._release(step.trainee)
                 steps += run.advance(step, *known, new=False)
+
+    def _release(self, trainee: str) -> None:
+        """Free who waits for a member's next round: it is there, only an earlier one was not."""
+        for hand in self._hands:
+            if hand.trainee == trainee and not hand.step:
+                hand.trainee = ""
 
     def _assign(self) -> None:
         """Give waiting steps to workers, the first member first, while there are any."""
@@ -209,6 +217,8 @@ class Crew:
         hand = self._busy.pop(call)
         step, hand.step = hand.step, None
         assert step is not None
+        if step.stage != "round":
+            hand.trainee = ""
         try:
             artifact, logits = ray.get(call)
         except RayTaskError as error:
@@ -227,8 +237,6 @@ class Crew:
                 f"{step.name} was done, but {step.path} is not there; all machines of the cluster "
                 "must share the disk of the run directory"
             )
-        if step.stage != "round":
-            hand.trainee = ""
         self.report({"kind": "done", "stage": step.trainee, "round": step.round_shown})
         self._offer(run, run.advance(step, artifact, logits))
 
