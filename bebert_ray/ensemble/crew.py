@@ -224,13 +224,13 @@ class Crew:
         except RayTaskError as error:
             cause = error.cause
             if isinstance(cause, GroupLost):
-                self._replace(hand, step, cause)
+                self._replace(run, hand, step, cause)
                 return
             if isinstance(cause, UserError | RunError | OSError):
                 raise RunError(f"{step.name} failed: {cause}") from error
             raise RunError(f"{step.name} failed, with a mistake of ours:\n{error}") from error
         except RayError as error:
-            self._replace(hand, step, error)
+            self._replace(run, hand, step, error)
             return
         if not exists(step.path):
             raise RunError(
@@ -240,8 +240,8 @@ class Crew:
         self.report({"kind": "done", "stage": step.trainee, "round": step.round_shown})
         self._offer(run, run.advance(step, artifact, logits))
 
-    def _replace(self, hand: _Hand, step: Step, error: Exception) -> None:
-        """A worker has died, or cannot be reached: its step is for the next."""
+    def _replace(self, run: Run, hand: _Hand, step: Step, error: Exception) -> None:
+        """A worker has died, or cannot be reached: its step is for the next, unless it was done."""
         self._dismiss(hand)
         # Who was placed on a machine that had gone, and never began, has not failed at the step.
         case = (step.name, hand.at_work)
@@ -266,7 +266,7 @@ class Crew:
                 "limit": limit,
             }
         )
-        heapq.heappush(self._waiting, _Ready.of(step))
+        self._offer(run, [step])
 
     def _recount(self) -> None:
         """Follow a cluster that grows or shrinks.
