@@ -141,10 +141,15 @@ BAD_VALUES = [
     ("ensemble.members=0", "ensemble.members = 0: must be"),
     ("ensemble.method=stacking", "must be one of boosting, bagging"),
     ("ensemble.strategy=a", "must be one of A, B, C"),
-    ("ensemble.schedule=pipelined", "must be one of sequential, parallel"),
+    ("ensemble.schedule=parallell", "must be one of sequential, pipelined, parallel"),
+    ("ensemble.rounds=1", "must be a whole number, at least 2, or null"),
+    ("ensemble.rounds=2.0", "must be a whole number, at least 2, or null"),
     ("ensemble.floor=1.1", "must be a number, at least 0 and at most 1"),
     ("ensemble.learning_rate=0", "must be a number, above 0 and at most 1"),
     ("ensemble.folds=1", "must be a whole number, at least 2"),
+    ("training.checkpoint_every=0", "must be a whole number, at least 1"),
+    ("resources.max_restarts=-1", "must be a whole number, at least 0"),
+    ("resources.stage_workers=0", "must be a whole number, at least 1"),
     ("resources.stage.cpu=0", "must be a whole number, at least 1, or null"),
     ("resources.member.gpu=2", "must be a number, at least 0 and at most 1"),
     ("resources.member.memory=0", "must be a number, above 0"),
@@ -222,6 +227,7 @@ def test_all_problems_are_reported_at_once_each_with_its_place(write):
         assert any(x.strip().startswith(start) and x.endswith(end) for x in lines), (start, lines)
 
 
+PIPELINED = ("task=mrpc", "ensemble.schedule=pipelined")
 CUSTOM = ("task=custom", "data.path=x.csv", "data.text_columns=[a]", "data.label_column=y")
 
 
@@ -239,6 +245,19 @@ CUSTOM = ("task=custom", "data.path=x.csv", "data.text_columns=[a]", "data.label
         ([*CUSTOM, "data.label_column=a"], ["data.text_columns"]),
         (["task=mrpc", "ensemble.schedule=parallel"], ["ensemble.schedule"]),
         (
+            ["task=mrpc", "ensemble.method=bagging", "ensemble.schedule=pipelined"],
+            ["ensemble.schedule"],
+        ),
+        (["task=mrpc", "ensemble.rounds=3"], ["ensemble.rounds"]),
+        (["task=mrpc", "ensemble.method=bagging", "ensemble.rounds=3"], ["ensemble.rounds"]),
+        ([*PIPELINED, "ensemble.errors=out_of_fold"], ["ensemble.errors"]),
+        ([*PIPELINED, "ensemble.rounds=2"], ["ensemble.rounds"]),  # of 3 epochs
+        ([*PIPELINED, "ensemble.rounds=6"], ["ensemble.rounds"]),
+        (
+            [*PIPELINED, "ensemble.errors=out_of_fold", "ensemble.rounds=2"],
+            ["ensemble.errors", "ensemble.rounds"],
+        ),
+        (
             ["task=mrpc", "resources.num_cpus=2", "resources.member.cpu=3"],
             ["resources.member.cpu"],
         ),
@@ -249,6 +268,13 @@ def test_settings_that_contradict_each_other(overrides, keys):
     lines = message(None, *overrides).splitlines()[1:]
     assert [line.strip().partition(":")[0] for line in lines] == keys
     assert all(line.endswith("(command line)") for line in lines)
+
+
+def test_a_single_epoch_has_no_rounds():
+    """The default number of rounds is to blame, which nobody has set."""
+    text = message(None, *PIPELINED, "member.epochs=1")
+    assert "cannot be divided into 2 rounds of whole epochs" in text
+    assert "ensemble.rounds (command line)" in text
 
 
 def test_no_contradiction_is_read_into_a_key_that_is_itself_bad():
@@ -296,15 +322,22 @@ def test_a_file_that_cannot_be_read(tmp_path):
     column=st.text(min_size=1).filter(lambda text: text.isprintable() and text != "label"),
     learning_rate=st.floats(0, 1, exclude_min=True, exclude_max=True),
     seed=st.integers(0, 2**32 - 1),
-    schedule=st.sampled_from([None, "sequential", "parallel"]),
+    ensemble=st.sampled_from(
+        [
+            {"method": "bagging", "schedule": None},
+            {"method": "bagging", "schedule": "sequential"},
+            {"schedule": "pipelined"},
+            {"schedule": "pipelined", "rounds": 3},
+        ]
+    ),
 )
-def test_any_config_survives_yaml(tmp_path_factory, column, learning_rate, seed, schedule):
+def test_any_config_survives_yaml(tmp_path_factory, column, learning_rate, seed, ensemble):
     values = {
         "task": "custom",
         "seed": seed,
         "data": {"path": "x", "text_columns": [column], "label_column": "label"},
         "teacher": {"learning_rate": learning_rate},
-        "ensemble": {"method": "bagging", "schedule": schedule},
+        "ensemble": ensemble,
     }
     path = tmp_path_factory.mktemp("yaml") / "config.yaml"
     config = Config(**values)

@@ -30,6 +30,22 @@ def test_the_schedule_follows_the_method_unless_given(method, schedule):
     assert EnsembleConfig(method=method, schedule="sequential").schedule == "sequential"
 
 
+@pytest.mark.parametrize(
+    ("schedule", "rounds", "epochs", "expected"),
+    [
+        ("sequential", None, 6, 1),
+        ("pipelined", None, 6, 6),  # one an epoch
+        ("pipelined", 6, 6, 6),
+        ("pipelined", 3, 6, 3),
+        ("pipelined", 2, 6, 2),
+    ],
+)
+def test_a_member_trains_in_one_round_unless_pipelined(schedule, rounds, epochs, expected):
+    ensemble = EnsembleConfig(schedule=schedule, rounds=rounds)
+    assert Config(task="mrpc", ensemble=ensemble, member={"epochs": epochs}).rounds == expected
+    assert Config(task="mrpc", ensemble={"method": "bagging"}).rounds == 1
+
+
 def test_the_home_directory_is_expanded(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ada")
     config = Config(task="mrpc", output="~/runs", data=DataConfig(path="~/glue"))
