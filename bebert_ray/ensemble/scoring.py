@@ -37,18 +37,20 @@ class SharedScoring:
     def __init__(self, allotment: Allotment):
         self._allotment = allotment
 
-    def __call__(self, model: Model, columns: Columns, batch_size: int) -> np.ndarray:
-        """Logits [n, K] of every example, in dataset order."""
+    def __call__(
+        self, model: Model, columns: Columns, batch_size: int, precision: str = "fp32"
+    ) -> np.ndarray:
+        """Logits [n, K] of every example, in dataset order; see `training.fit.predict`."""
         batches = eval_batches(columns.lengths, batch_size)
         size = max(1, SHARE // batch_size)
         shares = [batches[start : start + size] for start in range(0, len(batches), size)]
         helpers = min(self._idle(), len(shares) - 1)
         if helpers < 1:
-            return predict(model, columns, batch_size)
+            return predict(model, columns, batch_size, precision)
         model.eval()
         made: dict[int, np.ndarray] = {}
         asked: dict[Any, int] = {}  # by Ray's reference to the task
-        ask = self._asker(model, columns)
+        ask = self._asker(model, columns, precision)
         back = len(shares)
         for front, share in enumerate(shares):
             while True:
@@ -60,7 +62,7 @@ class SharedScoring:
                 back -= 1
                 asked[ask(shares[back])] = back
             if front not in made:
-                made[front] = predict_batches(model, columns, share)
+                made[front] = predict_batches(model, columns, share, precision)
         for task in asked:  # done meanwhile by this process
             ray.cancel(task, force=True)
         return in_order(np.concatenate([made[number] for number in range(len(shares))]), batches)
@@ -72,7 +74,7 @@ class SharedScoring:
         limits += [have.get("memory", 0) // need.memory] if need.memory else []
         return int(min(limits))
 
-    def _asker(self, model: Model, columns: Columns) -> Any:
+    def _asker(self, model: Model, columns: Columns, precision: str) -> Any:
         need = self._allotment
         weights = {name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}
         model_ref = ray.put({"config": model.config.to_dict(), "weights": weights})
@@ -84,18 +86,22 @@ class SharedScoring:
             max_retries=0,
             runtime_env={"env_vars": worker_environment(need.cpu)},
         )
-        return lambda share: task.remote(model_ref, columns_ref, share, need.cpu)
+        return lambda share: task.remote(model_ref, columns_ref, share, need.cpu, precision)
 
 
 def _score(
-    packed: dict[str, Any], arrays: dict[str, np.ndarray], share: list[np.ndarray], threads: int
+    packed: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    share: list[np.ndarray],
+    threads: int,
+    precision: str,
 ) -> np.ndarray:
     torch.set_num_threads(threads)
     weights = {name: torch.from_numpy(array.copy()) for name, array in packed["weights"].items()}
     model = build(BertConfig.from_dict(packed["config"]), weights).eval()
     if torch.cuda.is_available():
         model.cuda()
-    return predict_batches(model, Columns.from_arrays(arrays), share)
+    return predict_batches(model, Columns.from_arrays(arrays), share, precision)
 
 
 def _take(task: Any, number: int, made: dict[int, np.ndarray]) -> None:

@@ -314,26 +314,32 @@ def train_step(
     return parallel.total(value.detach())
 
 
-def predict(model: Any, columns: Columns, batch_size: int = 128) -> np.ndarray:
+def predict(
+    model: Any, columns: Columns, batch_size: int = 128, precision: str = "fp32"
+) -> np.ndarray:
     """Logits [n, K] of every example, in dataset order, in float32 and without dropout.
 
-    The processes of a data-parallel group share the batches, and all get all logits.
+    The processes of a data-parallel group share the batches, and all get all logits. With
+    `precision` bf16 matrix products are in bfloat16, as in training: two to three times as fast.
     """
     batches, size = eval_batches(columns.lengths, batch_size), parallel.size()
     shares = [batches[rank::size] for rank in range(size)]
-    mine = torch.from_numpy(predict_batches(model, columns, shares[parallel.rank()]))
+    mine = torch.from_numpy(predict_batches(model, columns, shares[parallel.rank()], precision))
     return in_order(parallel.gather(mine).numpy(), [index for share in shares for index in share])
 
 
 @torch.no_grad()
-def predict_batches(model: Any, columns: Columns, batches: list[np.ndarray]) -> np.ndarray:
-    """Logits [., K] of the batches' examples, in the batches' order."""
+def predict_batches(
+    model: Any, columns: Columns, batches: list[np.ndarray], precision: str = "fp32"
+) -> np.ndarray:
+    """Logits [., K] of the batches' examples, in the batches' order; see `predict`."""
     model.eval()
     device = device_of(model)
     logits = [np.zeros((0, model.config.num_labels), dtype=np.float32)]
     for index in batches:
         batch = to_device(inputs_of(collate(columns, index)), device)
-        logits.append(model(**batch).logits.float().cpu().numpy())
+        with autocast(device, precision):
+            logits.append(model(**batch).logits.float().cpu().numpy())
     return np.concatenate(logits)
 
 

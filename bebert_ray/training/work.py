@@ -34,8 +34,8 @@ LOGITS = "logits.safetensors"
 Model = BertForSequenceClassification
 Logits = dict[str, np.ndarray]
 """What a model predicts, [n, K] by split, in dataset order."""
-Predict = Callable[[Model, Columns, int], np.ndarray]
-"""From a model, the examples and the size of a batch to logits [n, K] in dataset order."""
+Predict = Callable[[Model, Columns, int, str], np.ndarray]
+"""From a model, the examples, the size of a batch and the precision to logits [n, K]."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def leave_model(
         And the logits.
     """
     splits = work.splits.named()
-    logits = _predict_all(work, model, splits)
+    logits = _predict_all(work, model, splits, "fp32")
     model.cpu()
     facts = {
         "scores": _scores(work, splits, logits),
@@ -214,12 +214,15 @@ def leave_logits(
 ) -> tuple[Artifact, Logits]:
     """Leave what boosting needs of a member between two rounds; see `leave_model`.
 
+    Others' weights follow from these logits, and no figure does: they are made as fast as training
+    is.
+
     Returns:
         The artifact: `logits.safetensors` for train and selection; its facts hold `scores` and
         `seconds`. And the logits.
     """
     splits = {"train": work.splits.train, "selection": work.splits.selection}
-    logits = _predict_all(work, model, splits)
+    logits = _predict_all(work, model, splits, work.config.training.precision)
     facts = {"scores": _scores(work, splits, logits), "seconds": work.checkpoints.seconds}
 
     def write(directory: Path) -> Mapping[str, Any]:
@@ -245,9 +248,12 @@ def versions() -> dict[str, str]:
     }
 
 
-def _predict_all(work: Work, model: Model, splits: dict[str, Columns]) -> Logits:
+def _predict_all(work: Work, model: Model, splits: dict[str, Columns], precision: str) -> Logits:
     size = work.config.training.eval_batch_size
-    return {name: work.predict_split(model, columns, size) for name, columns in splits.items()}
+    return {
+        name: work.predict_split(model, columns, size, precision)
+        for name, columns in splits.items()
+    }
 
 
 def _scores(work: Work, splits: dict[str, Columns], logits: Logits) -> dict[str, dict[str, float]]:

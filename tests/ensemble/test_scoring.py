@@ -52,14 +52,14 @@ def alone(monkeypatch):
     """The shares that this process has worked through; it waits for a helper before the first."""
     shares, asked, asker = [], [], SharedScoring._asker
 
-    def spied(self, model, columns):
-        ask = asker(self, model, columns)
+    def spied(self, *given):
+        ask = asker(self, *given)
         return lambda share: asked.append(ask(share)) or asked[-1]
 
-    def spy(model, columns, batches):
+    def spy(model, columns, batches, precision):
         ray.wait(asked, timeout=60)
         shares.append(batches)
-        return predict_batches(model, columns, batches)
+        return predict_batches(model, columns, batches, precision)
 
     monkeypatch.setattr(scoring, "SHARE", 2 * BATCH)
     monkeypatch.setattr(scoring, "predict_batches", spy)
@@ -69,8 +69,8 @@ def alone(monkeypatch):
 
 @pytest.mark.usefixtures("two_cpus")
 def test_helpers_take_a_part_and_the_logits_are_the_same_to_the_bit(model, columns, alone):
-    expected = predict(model, columns, BATCH)
-    logits = SharedScoring(Allotment(1))(model, columns, BATCH)
+    expected = predict(model, columns, BATCH, "bf16")
+    logits = SharedScoring(Allotment(1))(model, columns, BATCH, "bf16")
     assert np.array_equal(logits, expected)
     assert 0 < len(alone) < 8, "eight shares, of which others have done some"
 
