@@ -29,6 +29,8 @@ examples:
   python jobs/benchmark.py schedules --config configs/mrpc.yaml data.path=GLUE --seeds 1 2 3
   python jobs/benchmark.py schedules --help"""
 
+SCHEDULES = ["sequential", "sequential-all-cpus", "pipelined", "parallel"]
+
 
 def train(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, Any]:
     """A training step."""
@@ -77,6 +79,7 @@ def schedules(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str
         default=Path("runs/schedules"),
         help="directory; the stages in it are used again (default: runs/schedules)",
     )
+    parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=SCHEDULES)
     flags = parser.parse_intermixed_args(arguments)
 
     from bebert_ray.benchmarks.schedules import print_summary, schedules, summary
@@ -86,7 +89,7 @@ def schedules(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str
         return load_config(flags.config, [*flags.overrides, *more])
 
     tell = partial(print, file=sys.stderr, flush=True)
-    outcomes = schedules(load, flags.seeds, flags.repeat, flags.output, tell)
+    outcomes = schedules(load, flags.schedules, flags.seeds, flags.repeat, flags.output, tell)
     print_summary(outcomes, console())
     return summary(outcomes)
 

@@ -83,6 +83,7 @@ class Outcome:
 
 def schedules(
     load: Callable[..., Config],
+    chosen: list[str],
     seeds: list[int],
     repeat: int,
     output: Path,
@@ -92,6 +93,7 @@ def schedules(
 
     Args:
         load: the configuration, given overrides.
+        chosen: names in `SCHEDULES`.
         seeds: of the runs.
         repeat: how often the members are trained under each schedule.
         output: directory for the runs: the stages are in `seed-S/stages`, where they stay for the
@@ -101,15 +103,16 @@ def schedules(
     Raises:
         UserError, RunError: as by `jobs/ensemble.py`.
     """
-    for overrides in SCHEDULES.values():
-        load(*overrides)  # before hours are spent on those before it
+    for schedule in chosen:
+        load(*SCHEDULES[schedule])  # before hours are spent on those before it
     outcomes = []
     for seed in seeds:
         home = output.absolute() / f"seed-{seed}"
         stages = home / "stages"
         _train(load(f"seed={seed}", *SEQUENTIAL, f"output={stages}"), stages_only=True)
         for turn in range(repeat):
-            for schedule, overrides in SCHEDULES.items():
+            for schedule in chosen:
+                overrides = SCHEDULES[schedule]
                 run = home / f"{schedule}-{turn}"
                 _copy_stages(stages, run)
                 figures = _train(load(f"seed={seed}", *overrides, f"output={run}"))
@@ -123,7 +126,7 @@ def summary(outcomes: list[Outcome]) -> dict[str, Any]:
     """Means by schedule, the ratios of their seconds, and all outcomes."""
     by_schedule = {
         schedule: [outcome for outcome in outcomes if outcome.schedule == schedule]
-        for schedule in SCHEDULES
+        for schedule in dict.fromkeys(outcome.schedule for outcome in outcomes)
     }
     means = {
         schedule: {
@@ -138,6 +141,7 @@ def summary(outcomes: list[Outcome]) -> dict[str, Any]:
         "ratios": {
             f"{one}/{other}": round(means[one]["seconds"] / means[other]["seconds"], 3)
             for one, other in RATIOS
+            if one in means and other in means
         },
         "means": means,
         "outcomes": [asdict(outcome) for outcome in outcomes],

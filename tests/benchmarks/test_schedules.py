@@ -1,6 +1,8 @@
 """What is made of the events and scores of runs; the runs themselves are in tests/jobs."""
 
 import io
+import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -76,3 +78,8 @@ def test_every_schedule_is_a_valid_configuration_whatever_the_given_one_is(sched
     given = ["task=sst2", "member.epochs=4", "ensemble.schedule=pipelined", "ensemble.rounds=2"]
     config = load_config(None, [*given, *SCHEDULES[schedule]])
     assert config.rounds == (2 if schedule == "pipelined" else 1)
+
+
+def test_the_command_line_offers_every_schedule():
+    script = Path(__file__).resolve().parents[2] / "jobs" / "benchmark.py"
+    assert f"SCHEDULES = {json.dumps(list(SCHEDULES))}" in script.read_text()
