@@ -142,15 +142,21 @@ def test_the_half_model_keeps_what_the_teacher_needs_most(
     assert whole.config.width == 1.0
 
 
-def test_a_round_leaves_what_boosting_needs_of_it(run: Any, tmp_path: Path) -> None:
-    work, split = run.new(), run.artifacts["split"]
-    place = Location.of(tmp_path / "000-round-0")
-    artifact, logits = leave_logits(work, work.parent("split"), place, "round", {"member": 0})
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_round_leaves_what_boosting_needs_of_it(run: Any, tmp_path: Path, precision: str) -> None:
+    work = run.new(f"training.precision={precision}")
+    model, place = work.parent("split"), Location.of(tmp_path / "000-round-0")
+    artifact, logits = leave_logits(work, model, place, "round", {"member": 0})
     assert {file.name for file in tmp_path.glob("*/*")} == {"artifact.json", "logits.safetensors"}
     assert (artifact.stage, artifact.inputs) == ("round", {"member": 0})
-    kept, expected = load_logits(artifact.path), load_logits(split.path)
+    kept = load_logits(artifact.path)
     assert set(kept) == set(logits) == {"train", "selection"}, "dev is for the end"
+    columns, task = work.splits.named(), work.splits.task
     for name, values in logits.items():
         assert np.array_equal(kept[name], values)
-        assert np.array_equal(expected[name], values)
-        assert artifact.facts["scores"][name] == split.facts["scores"][name]
+        assert np.array_equal(values, predict(model, columns[name], 128, precision))
+        exact = predict(model, columns[name])
+        assert np.array_equal(values, exact) == (precision == "fp32"), "as fast as training is"
+        np.testing.assert_allclose(values, exact, atol=0.1)
+        scores = evaluate(task, values, columns[name].labels)
+        assert artifact.facts["scores"][name] == scores
