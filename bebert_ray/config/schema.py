@@ -187,7 +187,8 @@ class EnsembleConfig:
     )
     rounds: Annotated[int, Field(strict=True, ge=2)] | None = Field(
         default=None,
-        description="pipelined: rounds that a member's epochs are divided into; null: one an epoch",
+        description="pipelined: rounds that a member's epochs are divided into, the later ones the "
+        "longer if they are uneven; null: one an epoch",
     )
     sample_weight: Literal["resample", "loss"] = Field(
         default="resample",
@@ -408,7 +409,7 @@ def _schedule_conflicts(config: Config) -> Iterator[Conflict]:
             "out_of_fold needs the folds' models before the next member starts; set "
             "ensemble.schedule=sequential or ensemble.errors=holdout",
         )
-    if config.rounds < 2 or epochs % config.rounds:
+    if not 2 <= config.rounds <= epochs:
         yield Conflict(
             "ensemble.rounds",
             ("member.epochs", "ensemble.schedule"),

@@ -15,9 +15,10 @@ from bebert_ray.training.work import Model, Work
 class MemberTraining:
     """Trains one binary model from the split checkpoint, and keeps it between rounds.
 
-    The epochs of a member are divided evenly into rounds, in each of which it sees its own weights
-    of the training examples. The optimizers and the schedule of the learning rate go on from round
-    to round. The hidden passes of strategy C belong to the first round.
+    The epochs of a member are divided into rounds, as evenly as whole epochs can be, in each of
+    which it sees its own weights of the training examples. The optimizers and the schedule of the
+    learning rate go on from round to round. The hidden passes of strategy C belong to the first
+    round.
 
     Args:
         work: see `Work`; its checkpoints are where the training goes on.

@@ -251,10 +251,9 @@ CUSTOM = ("task=custom", "data.path=x.csv", "data.text_columns=[a]", "data.label
         (["task=mrpc", "ensemble.rounds=3"], ["ensemble.rounds"]),
         (["task=mrpc", "ensemble.method=bagging", "ensemble.rounds=3"], ["ensemble.rounds"]),
         ([*PIPELINED, "ensemble.errors=out_of_fold"], ["ensemble.errors"]),
-        ([*PIPELINED, "ensemble.rounds=2"], ["ensemble.rounds"]),  # of 3 epochs
-        ([*PIPELINED, "ensemble.rounds=6"], ["ensemble.rounds"]),
+        ([*PIPELINED, "ensemble.rounds=4"], ["ensemble.rounds"]),  # of 3 epochs
         (
-            [*PIPELINED, "ensemble.errors=out_of_fold", "ensemble.rounds=2"],
+            [*PIPELINED, "ensemble.errors=out_of_fold", "ensemble.rounds=4"],
             ["ensemble.errors", "ensemble.rounds"],
         ),
         (

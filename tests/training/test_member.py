@@ -222,3 +222,15 @@ def test_a_member_that_died_anywhere_goes_on_to_the_same_bits(run: Any, after: i
         assert np.array_equal(logits, expected[1])
         ends = sum(progress.score is not None for progress in heard)
         assert ends == min(4, (15 - after + 2) // 3), "whole epochs are not trained again"
+
+
+def test_rounds_of_uneven_epochs(run: Any) -> None:
+    heard: list[Any] = []
+    work = replace(
+        run.new("member.epochs=3", "ensemble.schedule=pipelined", "ensemble.rounds=2"),
+        report=heard.append,
+    )
+    weights = np.full((2, run.sizes["train"]), 1 / run.sizes["train"])
+    MemberTraining(work, 0).advance(work, weights)
+    ends = [(progress.round, progress.epoch) for progress in heard if progress.score is not None]
+    assert ends == [(0, 1), (1, 2), (1, 3)]
