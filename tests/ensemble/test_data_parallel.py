@@ -61,7 +61,7 @@ class Teacher:
         call, done = group.take.remote(self.step, [ray.put(self.arrays)]), []
         try:
             while not done:
-                done, _ = ray.wait([call], timeout=0.02)
+                done, _ = ray.wait([call], timeout=0.1)
                 for event in queue.get_nowait_batch(queue.qsize()):
                     self.events.append(event)
                     watch(event)
@@ -97,7 +97,8 @@ def files(directory: Path) -> set[str]:
     return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
 
 
-@pytest.mark.cluster
+@pytest.mark.slow  # Ray Train takes half a minute to start, and minutes on a busy machine
+@pytest.mark.timeout(900)
 def test_two_processes_make_the_teacher_that_one_makes(
     cluster: None, teacher: Callable[..., Teacher], tmp_path: Path
 ) -> None:
