@@ -50,7 +50,7 @@ class Progress:
     Attributes:
         epoch: the one at work, from 1, of `epochs`.
         step: steps done, of `steps`.
-        loss: mean since the last report.
+        loss: mean since the last report; at the end of an epoch, of the epoch.
         learning_rate: of the next step.
         examples_per_second: since this process took the fit up.
         memory: the most that the process has held, in bytes.
@@ -235,8 +235,8 @@ class Fit:
         settings, lengths = self._settings, self._columns.lengths
         rng = np.random.default_rng([settings.seed, self._epoch])
         batches = epoch_batches(lengths, settings.batch_size, rng, sample_weight)
-        recent: list[Tensor] = []
-        last_report = time.monotonic()
+        losses: list[Tensor] = []  # of the epoch, as far as this process trains it
+        reported, last_report = 0, time.monotonic()
         if self._step == 0 and self._best_score is not None and self._best_epoch == self._epoch:
             self._best_weights = {
                 name: tensor.clone() for name, tensor in self._model.state_dict().items()
@@ -246,15 +246,15 @@ class Fit:
             for group, rate in zip(self._groups(), self._rates, strict=True):
                 group["lr"] = rate * self._factor(self._total_steps)
             batch = to_device(collate(self._columns, index), self._device)
-            recent.append(train_step(self._model, loss, batch, self._optimizers, settings))
+            losses.append(train_step(self._model, loss, batch, self._optimizers, settings))
             self._step += 1
             if time.monotonic() - last_report > REPORT_EVERY:
                 last_report = time.monotonic()
-                report(self._progress(recent))
-                recent = recent[-1:]
+                report(self._progress(losses[reported:]))
+                reported = len(losses)
             if self._step < len(batches) and self._total_steps % settings.checkpoint_every == 0:
                 keep(self.state())
-        progress = self._progress(recent)
+        progress = self._progress(losses)
         self._epoch, self._step = self._epoch + 1, 0
         if self._score is not None:
             self._model.eval()
@@ -265,8 +265,8 @@ class Fit:
         keep(self.state())
         report(progress)
 
-    def _progress(self, recent: list[Tensor]) -> Progress:
-        loss = torch.stack(recent).mean().item()
+    def _progress(self, losses: list[Tensor]) -> Progress:
+        loss = torch.stack(losses).mean().item()
         done, steps = self._total_steps, self._settings.epochs * self._steps_per_epoch
         if not math.isfinite(loss):
             raise RunError(f"the loss became {loss} at step {done}; a lower learning rate may help")

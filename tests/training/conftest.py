@@ -178,10 +178,10 @@ def run(
         directory,
         Checkpoints(directory / "checkpoints" / "none", {}),
     )
-    made = StagesRun(work)
-    made.work = work = replace(work, report=made.heard.append)
+    made = StagesRun(work)  # in which tests go on, without being heard
     for stage, train in STAGES.items():
         inputs = {"stage": stage}
-        one = replace(work, checkpoints=Checkpoints(directory / "checkpoints" / stage, inputs))
+        checkpoints = Checkpoints(directory / "checkpoints" / stage, inputs)
+        one = replace(work, checkpoints=checkpoints, report=made.heard.append)
         made.artifacts[stage], _ = leave_model(one, train(one), directory / stage, stage, inputs)
     return made
