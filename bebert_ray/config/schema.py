@@ -213,6 +213,12 @@ class EnsembleConfig:
         default="linear", description="loss of AdaBoost.R2 (regression)"
     )
 
+    @property
+    def judges(self) -> range:
+        """The folds that are trained beside each member, for predictions of examples not seen."""
+        out_of_fold = self.method == "boosting" and self.errors == "out_of_fold"
+        return range(self.folds if out_of_fold else 0)
+
 
 @dataclass(frozen=True, config=_CHECKS)
 class StageResources:

@@ -18,7 +18,6 @@ from ray.exceptions import RayError
 from ray.util.state import get_log
 
 from bebert_ray.config import Config, ResourcesConfig
-from bebert_ray.ensemble.members import judges
 from bebert_ray.errors import RunError, UserError
 
 PROBE_SECONDS = 5.0
@@ -186,7 +185,7 @@ def members_together(config: Config) -> int:
     """How many members, or folds of one, need not wait for each other."""
     ensemble = config.ensemble
     if ensemble.schedule == "sequential":
-        return 1 + len(judges(ensemble))
+        return 1 + len(ensemble.judges)
     return ensemble.members
 
 

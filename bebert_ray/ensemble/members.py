@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bebert_ray.config import Config, EnsembleConfig
+from bebert_ray.config import Config
 from bebert_ray.data.columns import Columns
 from bebert_ray.ensemble.prepare import Prepared
 from bebert_ray.ensemble.rounds import Predictions, Weights, boost_round, member_weight
@@ -77,7 +77,6 @@ class Ensemble:
 
     Attributes:
         members: those that are there, in order; all of them once `finished`.
-        note: why there are fewer than asked for, if so.
         finished: whether nothing is left to be done.
     """
 
@@ -90,7 +89,7 @@ class Ensemble:
     ):
         self.prepared, self.splits, self.parents = prepared, splits, parents
         self.members: list[Member] = []
-        self.note = ""
+        self._notes: list[str] = []
         self.finished = False
         self._report = report
         self._config, self._rounds = prepared.config.ensemble, prepared.config.rounds
@@ -106,6 +105,11 @@ class Ensemble:
         # What each member trains with, a row a round.
         self._rows: dict[int, list[NDArray[np.float64]]] = {}
         self._rejected: list[Member] = []
+
+    @property
+    def note(self) -> str:
+        """Why there are fewer members than asked for; empty if there are not."""
+        return "; ".join(self._notes)
 
     def start(self) -> list[Step]:
         """The steps to begin with."""
@@ -129,7 +133,7 @@ class Ensemble:
 
     def _can_pass(self, round: int) -> bool:
         member = self._passed[round]
-        return all((round, member, k) in self._made for k in (None, *judges(self._config)))
+        return all((round, member, k) in self._made for k in (None, *self._config.judges))
 
     def _pass(self, round: int, report: Report) -> list[Step]:
         # The member that is next in this round: its say, the weights after it, what it frees.
@@ -167,7 +171,7 @@ class Ensemble:
 
     def _predictions(self, member: int, logits: Logits) -> Predictions:
         train = logits["train"].copy()
-        for k in judges(self._config):
+        for k in self._config.judges:
             left_out = self._fold_of == k
             train[left_out] = self._made.pop((0, member, k))[1]["train"][left_out]
         labels, held_out_labels = (self.splits[name].labels for name in ("train", "selection"))
@@ -179,19 +183,14 @@ class Ensemble:
         if boost.status == "worse_than_chance":
             end = "before" if self.members else "with"
             outcome = f"boosting ends {end} it" if sequential else "it is left out"
-            self.note = "; ".join(
-                [self.note] * bool(self.note)
-                + [
-                    f"{made.name} is no better than chance (weighted error {boost.error:.3f}): "
-                    f"{outcome}"
-                ]
-            )
+            reason = f"no better than chance (weighted error {boost.error:.3f})"
+            self._notes.append(f"{made.name} is {reason}: {outcome}")
             self._rejected.append(replace(made, alpha=1.0))
             self.finished = sequential
             return
         self.members.append(made)
         if boost.status == "perfect" and sequential and member + 1 < self._config.members:
-            self.note = f"{made.name} makes no errors to learn from: boosting ends with it"
+            self._notes.append(f"{made.name} makes no errors to learn from: boosting ends with it")
             self.finished = True
 
     def _steps(self, member: int, weights: Weights) -> list[Step]:
@@ -200,17 +199,11 @@ class Ensemble:
         rows.append(member_weight(self._config, weights, rng))
         sample_weight = np.stack(rows)
         steps = [member_step(self.prepared, member, sample_weight, self.parents)]
-        for k in judges(self._config):  # an example of weight 0 is never drawn
+        for k in self._config.judges:  # an example of weight 0 is never drawn
             seen = np.where(self._fold_of == k, 0.0, sample_weight)
             seen /= seen.sum(axis=1, keepdims=True)
             steps.append(member_step(self.prepared, member, seen, self.parents, k))
         return steps
-
-
-def judges(config: EnsembleConfig) -> range:
-    """The folds that are trained beside each member, for predictions of examples not seen."""
-    out_of_fold = config.method == "boosting" and config.errors == "out_of_fold"
-    return range(config.folds if out_of_fold else 0)
 
 
 def member_steps(config: Config) -> list[str]:
@@ -219,7 +212,7 @@ def member_steps(config: Config) -> list[str]:
     for member in range(config.ensemble.members):
         name = member_name(member)
         names += [f"{name} round {round}" for round in range(config.rounds - 1)]
-        names += [name, *(member_name(member, fold) for fold in judges(config.ensemble))]
+        names += [name, *(member_name(member, fold) for fold in config.ensemble.judges)]
     return names
 
 

@@ -169,11 +169,9 @@ def look(run: Location) -> Status:
 def _steps(config: Config) -> dict[str, str]:
     """The steps of a run by name, and where in it they are; see `ensemble.steps`."""
     steps = {stage: stage for stage in STAGES}
-    ensemble = config.ensemble
-    judged = ensemble.method == "boosting" and ensemble.errors == "out_of_fold"
-    for member in range(ensemble.members):
+    for member in range(config.ensemble.members):
         steps[f"member {member:03d}"] = f"members/{member:03d}"
-        for fold in range(ensemble.folds if judged else 0):
+        for fold in config.ensemble.judges:
             steps[f"member {member:03d} fold {fold}"] = f"members/{member:03d}-fold-{fold}"
     return steps
 

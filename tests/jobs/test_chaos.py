@@ -1,25 +1,14 @@
 """Chaos: when a run is killed, and how its end is judged; then a few real kills."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import chaos
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "jobs" / "chaos.py"
-
-
-def load_job():
-    spec = importlib.util.spec_from_file_location("chaos_job", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
-
-
-JOB = load_job()
 
 
 @pytest.mark.parametrize(
@@ -33,7 +22,7 @@ JOB = load_job()
     ],
 )
 def test_a_moment_is_told_by_the_event_before_it(fraction, events, seconds):
-    timeline = JOB.Timeline(events=[10.0, 12.0, 30.0], end=40.0, stages={})
+    timeline = chaos.Timeline(events=[10.0, 12.0, 30.0], end=40.0, stages={})
     moment = timeline.moment(fraction)
     assert (moment.events, moment.seconds) == (events, pytest.approx(seconds))
 
@@ -63,7 +52,7 @@ def test_runs_are_the_same_but_for_their_place_and_times(tmp_path):
     one, other = run_directory(tmp_path / "one"), run_directory(tmp_path / "other")
     text = (other / "results.json").read_text().replace("3.0", "4.0")
     (other / "results.json").write_text(text)
-    assert JOB.bits(one) == JOB.bits(other)
+    assert chaos.bits(one) == chaos.bits(other)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +72,7 @@ def test_any_other_difference_is_noticed(tmp_path, name, before, after):
     text = (other / name).read_text()
     assert before in text
     (other / name).write_text(text.replace(before, after))
-    ours, theirs = JOB.bits(one), JOB.bits(other)
+    ours, theirs = chaos.bits(one), chaos.bits(other)
     [different] = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
     assert different.startswith(name)
 

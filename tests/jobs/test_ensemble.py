@@ -1,6 +1,5 @@
 """The job as people run it: through its command line, on a Ray of its own."""
 
-import importlib.util
 import json
 import os
 import re
@@ -12,6 +11,7 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
+import ensemble
 import pytest
 
 from bebert_ray.cli import run_job
@@ -20,19 +20,9 @@ from bebert_ray.ensemble.cluster import Node
 SCRIPT = Path(__file__).resolve().parents[2] / "jobs" / "ensemble.py"
 
 
-def load_job():
-    spec = importlib.util.spec_from_file_location("ensemble_job", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-JOB = load_job()
-
-
 def run_here(*arguments):
     """The exit code of the job, run in this process."""
-    return run_job(lambda: JOB.main([str(argument) for argument in arguments]))
+    return run_job(lambda: ensemble.main([str(argument) for argument in arguments]))
 
 
 def start(*arguments, **environment):
@@ -163,7 +153,7 @@ def test_the_directory_of_another_run(refused, tmp_path):
 
 def test_a_cluster_that_does_not_answer(refused, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
-    monkeypatch.setattr(JOB, "console", lambda **_: _Silent())
+    monkeypatch.setattr(ensemble, "console", lambda **_: _Silent())
     assert "Ray at 127.0.0.1:9 cannot be used" in refused()
 
 

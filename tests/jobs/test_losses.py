@@ -1,28 +1,24 @@
 """What the job does about files that are damaged, and disks that are full."""
 
-import importlib.util
 import shutil
 import subprocess
 from pathlib import Path
 
+import ensemble
 import pytest
 
 from bebert_ray.cli import run_job
 
 pytestmark = pytest.mark.cluster
-SCRIPT = Path(__file__).resolve().parents[2] / "jobs" / "ensemble.py"
 MEMBERS = ("000", "001")
 
 
 @pytest.fixture(scope="module")
 def job():
     """Runs the job in this process; its exit code."""
-    spec = importlib.util.spec_from_file_location("ensemble_job", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
-        yield lambda *arguments: run_job(lambda: module.main([str(each) for each in arguments]))
+        yield lambda *arguments: run_job(lambda: ensemble.main([str(each) for each in arguments]))
 
 
 @pytest.fixture(scope="module")

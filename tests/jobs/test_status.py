@@ -1,6 +1,5 @@
 """The job as people run it."""
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -9,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import status
 
 from bebert_ray.cli import run_job
 from bebert_ray.config import load_config, to_dict, to_yaml
@@ -18,19 +18,9 @@ SCRIPT = Path(__file__).resolve().parents[2] / "jobs" / "status.py"
 HEAVY = ("torch", "transformers", "ray", "datasets", "sklearn", "tensorboardX")
 
 
-def load_job():
-    spec = importlib.util.spec_from_file_location("status_job", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-JOB = load_job()
-
-
 def run_here(*arguments):
     """The exit code of the job, run in this process."""
-    return run_job(lambda: JOB.main([str(argument) for argument in arguments]))
+    return run_job(lambda: status.main([str(argument) for argument in arguments]))
 
 
 def tell(run, *events):
@@ -182,6 +172,6 @@ def test_a_damaged_configuration_is_named(run, capsys, content):
 
 def test_help_says_what_is_not_checked(capsys):
     with pytest.raises(SystemExit) as end:
-        JOB.main(["--help"])
+        status.main(["--help"])
     assert end.value.code == 0
     assert "--dry-run" in capsys.readouterr().out
