@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import cycle, groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,7 @@ class Results:
         dev: the reported splits, the main one first.
         selection: `holdout` or `dev`: what every choice was made on.
         seed: of the run.
-        stages: teacher, half, ternary and split.
+        stages: the models that the members come from, such as teacher, half and ternary.
         members: of the ensemble, in order.
         staged: metrics of the ensemble of the first 1, 2, ... members.
         note: why there are fewer members than asked for, if so.
@@ -91,10 +91,7 @@ class Results:
             "run": self.run,
             "task": self.task,
             "metric": self.metrics[0],
-            **{
-                name: self.headline(self.stages[name].scores)
-                for name in ("teacher", "half", "ternary")
-            },
+            **{name: self.headline(stage.scores) for name, stage in self.stages.items()},
             "members": [self.headline(member.scores) for member in self.members],
             "alphas": [member.alpha for member in self.members],
             "ensemble": self.headline(self.scores),
@@ -176,8 +173,7 @@ def print_table(results: Results, console: Console) -> None:
         )
 
     for model in results.stages.values():
-        if model.name != "split":  # the same function as the ternary model
-            row(model.name, model.scores, model.bits, model.seconds, None)
+        row(model.name, model.scores, model.bits, model.seconds, None)
     table.add_section()
     for model in results.members:
         row(model.name, model.scores, model.bits, model.seconds, model.alpha)
@@ -205,9 +201,9 @@ def draw(results: Results, path: Location) -> None:
     count = range(1, len(results.members) + 1)
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.add_subplot()
-    for name, style in (("teacher", "-"), ("half", "--"), ("ternary", ":")):
-        level = results.headline(results.stages[name].scores)
-        axes.axhline(level, color="0.4", linestyle=style, linewidth=1, label=name)
+    for stage, style in zip(results.stages.values(), cycle(("-", "--", ":", "-.")), strict=False):
+        level = results.headline(stage.scores)
+        axes.axhline(level, color="0.4", linestyle=style, linewidth=1, label=stage.name)
     members = [results.headline(member.scores) for member in results.members]
     axes.plot(count, members, "o", color="tab:orange", label="each binary member")
     ensemble = [results.headline(scores) for scores in results.staged]

@@ -19,6 +19,7 @@ Measure what the project promises; the last line of stdout is one JSON object.
 train      a training step of a binary member beside one of transformers' own BERT
 control    what the driver costs, by the number of members; these train nothing
 schedules  the same members trained one after another, pipelined, as bagging: seconds and scores
+kinds      members of each width in bits, from 1-1-8 to 1-1-1: scores, sizes, bit operations
 
 exit code: 0 done, 1 a run failed, 2 something in the input is wrong"""
 
@@ -27,9 +28,12 @@ examples:
   python jobs/benchmark.py train --steps 20
   python jobs/benchmark.py control --members 2 16 64 256
   python jobs/benchmark.py schedules --config configs/mrpc.yaml data.path=GLUE --seeds 1 2 3
+  python jobs/benchmark.py kinds --config configs/quickstart.yaml ensemble.members=4
   python jobs/benchmark.py schedules --help"""
 
+# As in the modules that do the work, which import torch.
 SCHEDULES = ["sequential", "sequential-all-cpus", "pipelined", "parallel"]
+KINDS = ["1-1-8", "1-1-4", "1-1-2", "1-1-1-bibert", "1-1-1-bit", "1-1-1-bit-through-2"]
 
 
 def train(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, Any]:
@@ -67,37 +71,60 @@ def control(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, 
 
 def schedules(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, Any]:
     """Seconds and scores under each schedule."""
+    parser.add_argument(
+        "--repeat", type=int, default=1, help="trainings of the members under each (default: 1)"
+    )
+    parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=SCHEDULES)
+    flags, load, tell = _runs(parser, arguments)
+
+    from bebert_ray.benchmarks.schedules import print_summary, schedules, summary
+
+    outcomes = schedules(load, flags.schedules, flags.seeds, flags.repeat, flags.output, tell)
+    print_summary(outcomes, console())
+    return summary(outcomes)
+
+
+def kinds(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, Any]:
+    """Scores and costs of each kind of member."""
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    flags, load, tell = _runs(parser, arguments)
+
+    from bebert_ray.benchmarks.kinds import kinds, print_summary, summary
+
+    outcomes = kinds(load, flags.kinds, flags.seeds, flags.output, tell)
+    print_summary(outcomes, console())
+    return summary(outcomes)
+
+
+def _runs(
+    parser: argparse.ArgumentParser, arguments: list[str]
+) -> tuple[argparse.Namespace, Callable[..., Any], Callable[[str], None]]:
+    """What benchmarks made of whole runs are given: flags, how to configure one, whom to tell."""
+    what = parser.prog.split()[-1]
     parser.add_argument("--config", metavar="FILE", help="YAML file, such as configs/mrpc.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="set a key")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42], help="default: 42")
     parser.add_argument(
-        "--repeat", type=int, default=1, help="trainings of the members under each (default: 1)"
-    )
-    parser.add_argument(
         "--output",
         type=Path,
-        default=Path("runs/schedules"),
-        help="directory; the stages in it are used again (default: runs/schedules)",
+        default=Path("runs") / what,
+        help=f"directory; the stages in it are used again (default: runs/{what})",
     )
-    parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=SCHEDULES)
     flags = parser.parse_intermixed_args(arguments)
 
-    from bebert_ray.benchmarks.schedules import print_summary, schedules, summary
     from bebert_ray.config import load_config
 
     def load(*more: str) -> Any:
         return load_config(flags.config, [*flags.overrides, *more])
 
-    tell = partial(print, file=sys.stderr, flush=True)
-    outcomes = schedules(load, flags.schedules, flags.seeds, flags.repeat, flags.output, tell)
-    print_summary(outcomes, console())
-    return summary(outcomes)
+    return flags, load, partial(print, file=sys.stderr, flush=True)
 
 
 BENCHMARKS: dict[str, Callable[[argparse.ArgumentParser, list[str]], dict[str, Any]]] = {
     "train": train,
     "control": control,
     "schedules": schedules,
+    "kinds": kinds,
 }
 
 

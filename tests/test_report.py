@@ -24,7 +24,7 @@ def scores(value):
 
 @pytest.fixture
 def results():
-    stages = ("teacher", "half", "ternary", "split")
+    stages = ("teacher", "half", "ternary")
     return Results(
         run="/runs/mnli",
         task="mnli",
@@ -74,7 +74,6 @@ def test_the_summary_has_the_keys_that_scripts_count_on(results):
             "teacher": 10.0,
             "half": 20.1,
             "ternary": 30.1,
-            "split": 40.2,
             "members": [7.2, 8.0],
         },
         "selection": "holdout",
@@ -94,7 +93,7 @@ def test_everything_holds_all_splits_sizes_and_the_configuration(results):
     everything = results.everything()
     assert everything["ensemble"] == results.summary()["ensemble"]
     models = {model["name"]: model for model in everything["models"]}
-    assert list(models) == ["teacher", "half", "ternary", "split", "member 000", "member 001"]
+    assert list(models) == ["teacher", "half", "ternary", "member 000", "member 001"]
     assert models["member 000"]["error"] == 0.2
     assert "alpha" not in models["teacher"]
     assert models["half"]["scores"]["dev_mismatched"]["f1"] == pytest.approx(0.831)
@@ -114,7 +113,7 @@ def test_the_table_sets_the_models_side_by_side(results):
     ]
     assert table["member 001"][-4:] == ["0.500", "1.00", "100.0x", "8"]
     # The ensemble is as large as its members together, and took all that was done.
-    assert table["ensemble of 2"][-4:] == ["", "2.00", "50.0x", "116"]
+    assert table["ensemble of 2"][-4:] == ["", "2.00", "50.0x", "75"]
     assert "…" not in printed(results)
 
 

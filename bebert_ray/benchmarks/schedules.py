@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from bebert_ray.benchmarks.runs import copy_stages, train_run
 from bebert_ray.config import Config
-from bebert_ray.ensemble.cluster import allot, connected
-from bebert_ray.ensemble.crew import Crew
-from bebert_ray.ensemble.driver import Run, results
-from bebert_ray.ensemble.prepare import CONFIG, open_run, prepare
-from bebert_ray.ensemble.steps import Step
-from bebert_ray.progress import Board
 from bebert_ray.recorder import DRIVER, Event, read_events
 from bebert_ray.report import Results
-from bebert_ray.storage import Location, lock
-from bebert_ray.training.stages import STAGES
+from bebert_ray.storage import Location
 
 SEQUENTIAL = ("ensemble.method=boosting", "ensemble.schedule=sequential", "ensemble.rounds=null")
 SCHEDULES: dict[str, tuple[str, ...]] = {
@@ -109,13 +101,13 @@ def schedules(
     for seed in seeds:
         home = output.absolute() / f"seed-{seed}"
         stages = home / "stages"
-        _train(load(f"seed={seed}", *SEQUENTIAL, f"output={stages}"), stages_only=True)
+        train_run(load(f"seed={seed}", *SEQUENTIAL, f"output={stages}"), stages_only=True)
         for turn in range(repeat):
             for schedule in chosen:
                 overrides = SCHEDULES[schedule]
                 run = home / f"{schedule}-{turn}"
-                _copy_stages(stages, run)
-                figures = _train(load(f"seed={seed}", *overrides, f"output={run}"))
+                copy_stages(stages, run)
+                figures = train_run(load(f"seed={seed}", *overrides, f"output={run}"))
                 assert figures is not None
                 outcomes.append(_outcome(figures, schedule, turn))
                 tell(str(outcomes[-1]))
@@ -123,15 +115,18 @@ def schedules(
 
 
 def summary(outcomes: list[Outcome]) -> dict[str, Any]:
-    """Means by schedule, the ratios of their seconds, and all outcomes."""
+    """By schedule: median times and the mean score; median ratios of seconds; all outcomes.
+
+    Only members of the same seed and turn, which ran side by side, are set in a ratio.
+    """
     by_schedule = {
         schedule: [outcome for outcome in outcomes if outcome.schedule == schedule]
         for schedule in dict.fromkeys(outcome.schedule for outcome in outcomes)
     }
-    means = {
+    figures = {
         schedule: {
-            "seconds": round(mean(outcome.seconds for outcome in group), 1),
-            "outside": round(mean(outcome.outside for outcome in group), 4),
+            "seconds": round(median(outcome.seconds for outcome in group), 1),
+            "outside": round(median(outcome.outside for outcome in group), 4),
             "ensemble": round(mean(outcome.ensemble for outcome in group), 4),
         }
         for schedule, group in by_schedule.items()
@@ -139,17 +134,25 @@ def summary(outcomes: list[Outcome]) -> dict[str, Any]:
     return {
         "benchmark": "schedules",
         "ratios": {
-            f"{one}/{other}": round(means[one]["seconds"] / means[other]["seconds"], 3)
+            f"{one}/{other}": round(
+                median(
+                    a.seconds / b.seconds
+                    for a in by_schedule[one]
+                    for b in by_schedule[other]
+                    if (a.seed, a.turn) == (b.seed, b.turn)
+                ),
+                3,
+            )
             for one, other in RATIOS
-            if one in means and other in means
+            if one in by_schedule and other in by_schedule
         },
-        "means": means,
+        "schedules": figures,
         "outcomes": [asdict(outcome) for outcome in outcomes],
     }
 
 
 def print_summary(outcomes: list[Outcome], console: Console) -> None:
-    """Seconds, and the score for each seed and in the mean, by schedule."""
+    """Median seconds, and the score for each seed and in the mean, by schedule."""
     figures = summary(outcomes)
     scores = {(each.schedule, each.seed): each.ensemble for each in outcomes}
     seeds = sorted({seed for _, seed in scores})
@@ -158,55 +161,17 @@ def print_summary(outcomes: list[Outcome], console: Console) -> None:
     table.add_column("members", no_wrap=True)
     for name in columns:
         table.add_column(name, justify="right")
-    for schedule, means in figures["means"].items():
+    for schedule, row in figures["schedules"].items():
         table.add_row(
             schedule,
-            f"{means['seconds']:.0f}",
-            f"{means['outside']:.1%}",
+            f"{row['seconds']:.0f}",
+            f"{row['outside']:.1%}",
             *(f"{scores[schedule, seed]:.4f}" for seed in seeds),
-            f"{means['ensemble']:.4f}",
+            f"{row['ensemble']:.4f}",
         )
     console.print(table)
     for name, ratio in figures["ratios"].items():
-        console.print(f"seconds, {name}: {ratio:.2f}")
-
-
-def _train(config: Config, stages_only: bool = False) -> Results | None:
-    """A run as `jobs/ensemble.py` does it; what it has to say goes to a file beside the run."""
-    prepared = prepare(config)
-    directory = prepared.directory
-    directory.local.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        directory.local.with_suffix(".log").open("a") as log,
-        connected(config.resources) as nodes,
-        lock(directory),
-    ):
-        splits = open_run(prepared)
-        with Board(directory, Console(file=log, width=120)) as board:
-            crew = Crew(prepared, splits, allot(config, nodes), board)
-            run = Run(prepared, splits, crew.report)
-            to_do: Any = _Stages(run) if stages_only else run
-            crew.do(to_do)
-        return None if stages_only else results(run)
-
-
-class _Stages:
-    """A run that ends where the members begin."""
-
-    def __init__(self, run: Run):
-        self._run = run
-        self.start = run.start
-
-    def advance(self, *made: Any, **options: Any) -> list[Step]:
-        return [step for step in self._run.advance(*made, **options) if step.member is None]
-
-
-def _copy_stages(source: Path, target: Path) -> None:
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir()
-    shutil.copyfile(source / CONFIG, target / CONFIG)
-    for name in ("data", *STAGES):  # artifacts are never written to, only replaced
-        shutil.copytree(source / name, target / name, copy_function=os.link)
+        console.print(f"seconds, {name}: {ratio:.2f} (median)")
 
 
 def _outcome(figures: Results, schedule: str, turn: int) -> Outcome:

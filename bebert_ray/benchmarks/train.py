@@ -119,12 +119,12 @@ def _batch() -> dict[str, Any]:
 
 def _make_member(directory: Path, bits: str) -> None:
     """The bundled encoder at half width, ternarized and split, as the split stage leaves it."""
+    from bebert_ray.kinds import activation_bits
     from bebert_ray.models.bert import find_checkpoint, load_encoder, save_model, without_dropout
     from bebert_ray.models.split import split_, ternarize_
     from bebert_ray.models.width import narrow_
     from bebert_ray.quant.quantizers import calibrate_
     from bebert_ray.training.losses import inputs_of
-    from bebert_ray.training.stages import activation_bits
 
     model = load_encoder(find_checkpoint("bundled"), LABELS, dropout=0.0)
     narrow_(without_dropout(model), 0.5)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
@@ -36,6 +37,8 @@ def _null_is_default(value: Any) -> Any:
     return value
 
 
+FULL_WIDTH = ("1-1-2", "1-1-1")  # bits of members whose weights are not split
+
 Count = Annotated[int, Field(strict=True, ge=1)]
 Real = Annotated[float, Field(strict=True)]
 PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
@@ -46,7 +49,11 @@ LearningRate = Annotated[Real, Field(gt=0, lt=1, description="peak learning rate
 BatchSize = Annotated[Count, Field(description="examples in a training step")]
 HiddenEpochs = Annotated[
     int,
-    Field(strict=True, ge=0, description="passes that match hidden states and attention scores"),
+    Field(
+        strict=True,
+        ge=0,
+        description="passes that match hidden states, and attention scores or directions",
+    ),
 ]
 HiddenLearningRate = Annotated[
     Real, Field(gt=0, lt=1, description="peak learning rate of those passes")
@@ -122,6 +129,39 @@ class TernaryConfig:
     epochs: Epochs = 3
     learning_rate: LearningRate = 1e-4
     batch_size: BatchSize = 32
+
+
+@dataclass(frozen=True, config=_CHECKS)
+class BinaryConfig:
+    """Two-stage distillation into a fully binary model, and which one: directions, then logits.
+
+    The last three choose how one-bit activations come about, and mean nothing to wider ones.
+    """
+
+    through: tuple[Literal["1-1-8", "1-1-4", "1-1-2"], ...] = Field(
+        default=(),
+        description="widths to pass through, each model taught by the one before it, such as "
+        "[1-1-2]; BiT's multi-distillation",
+    )
+    hidden_epochs: HiddenEpochs = 6
+    hidden_learning_rate: HiddenLearningRate = 5e-4
+    epochs: Epochs = 3
+    learning_rate: LearningRate = 1e-4
+    batch_size: BatchSize = 32
+    activations: Literal["sign", "elastic"] = Field(
+        default="sign",
+        description="sign: nothing learned (BiBERT); elastic: a learned scale and threshold (BiT)",
+    )
+    attention: Literal["bi", "softmax"] = Field(
+        default="bi",
+        description="bi: scores above zero count, without softmax (BiBERT); softmax: large enough "
+        "probabilities count (BiT)",
+    )
+    two_sets: bool = Field(
+        default=False,
+        strict=True,
+        description="ReLU in the FFN, and {0, 1} for what it puts out instead of {-1, 1} (BiT)",
+    )
 
 
 @dataclass(frozen=True, config=_CHECKS)
@@ -286,11 +326,14 @@ class Config:
     model: PathText = Field(
         default="bundled", description="BERT checkpoint: a directory, a hub name, or bundled"
     )
-    bits: Literal["1-1-8", "1-1-4"] = Field(
+    bits: Literal["1-1-8", "1-1-4", "1-1-2", "1-1-1"] = Field(
         default="1-1-8", description="bits of a member's weights, embeddings and activations"
     )
-    width: Real = Field(
-        default=0.5, gt=0, le=1, description="part of the heads and FFN neurons to keep"
+    width: Annotated[Real, Field(gt=0, le=1), Derived] = Field(
+        default_factory=lambda given: 1.0 if given.get("bits") in FULL_WIDTH else 0.5,
+        json_schema_extra={"default": None},
+        description="part of the heads and FFN neurons to keep; null: 0.5, and all of them (1) in "
+        "1-1-2 and 1-1-1, whose weights are not split",
     )
     selection: Literal["holdout", "dev"] = Field(
         default="holdout",
@@ -316,6 +359,9 @@ class Config:
     )
     ternary: TernaryConfig = Field(
         default_factory=TernaryConfig, description="distillation into the ternary model"
+    )
+    binary: BinaryConfig = Field(
+        default_factory=BinaryConfig, description="1-1-2 and 1-1-1: distillation in place of those"
     )
     member: MemberConfig = Field(
         default_factory=MemberConfig, description="training of each binary member"
@@ -368,6 +414,7 @@ def _conflicts(config: Config) -> Iterator[Conflict]:
             "data.text_columns", ("data.label_column",), "names the same column more than once"
         )
     yield from _schedule_conflicts(config)
+    yield from _width_conflicts(config)
     if resources.stage_workers > 1 and 0 < resources.stage.gpu < 1:
         yield Conflict(
             "resources.stage.gpu",
@@ -381,6 +428,26 @@ def _conflicts(config: Config) -> Iterator[Conflict]:
                 ("resources.num_cpus",),
                 f"asks for {cpu} CPUs where resources.num_cpus allows {resources.num_cpus}",
             )
+
+
+def _width_conflicts(config: Config) -> Iterator[Conflict]:
+    if config.bits in FULL_WIDTH and config.width < 1:
+        yield Conflict(
+            "width",
+            ("bits",),
+            f"{config.bits} members binarize the teacher's own weights, and have its width; leave "
+            "it out",
+        )
+    widths = [int(bits.split("-")[2]) for bits in (*config.binary.through, config.bits)]
+    if config.binary.through and not (
+        config.bits in FULL_WIDTH and all(a > b for a, b in pairwise(widths))
+    ):
+        yield Conflict(
+            "binary.through",
+            ("bits",),
+            f"{', '.join(config.binary.through)} does not lead to {config.bits}; give fewer bits "
+            "from each to the next, with bits=1-1-2 or 1-1-1 as the last",
+        )
 
 
 def _schedule_conflicts(config: Config) -> Iterator[Conflict]:

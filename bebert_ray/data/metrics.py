@@ -39,6 +39,17 @@ def primary(task: Task) -> str:
     return task.metrics[0]
 
 
+def is_no_better_than_chance(task: Task, scores: np.ndarray, labels: np.ndarray) -> bool:
+    """Whether one answer for all examples would be right as often; arguments as for `evaluate`.
+
+    For regression: whether what is predicted does not rise with the labels.
+    """
+    if task.is_regression:
+        return _pearson(labels, scores[:, 0]) <= 0
+    guess = np.full(len(labels), np.bincount(labels).argmax())
+    return _accuracy(labels, scores.argmax(axis=1)) <= _accuracy(labels, guess)
+
+
 def _accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
     return float(np.mean(labels == predictions))
 

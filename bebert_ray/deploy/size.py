@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from bebert_ray.quant.layers import SplitEmbedding, SplitLinear, TernaryEmbedding, TernaryLinear
+from bebert_ray.quant.layers import (
+    BinaryEmbedding,
+    BinaryLinear,
+    SplitEmbedding,
+    SplitLinear,
+    TernaryEmbedding,
+    TernaryLinear,
+)
 
 FLOAT_BITS = 32
 TERNARY_BITS = 2  # three values do not fit in one bit
@@ -50,10 +57,12 @@ def model_size(model: nn.Module) -> Size:
             scales += (len(table) if per_row else 1) * FLOAT_BITS
 
     for module in model.modules():
-        per_row = isinstance(module, SplitEmbedding | TernaryEmbedding)
+        per_row = not isinstance(module, SplitLinear | TernaryLinear)
         if isinstance(module, SplitLinear | SplitEmbedding):
             count([module.weight_1, module.weight_2], 1, per_row)
         elif isinstance(module, TernaryLinear | TernaryEmbedding):
             count([module.weight], TERNARY_BITS, per_row)
+        elif isinstance(module, BinaryLinear | BinaryEmbedding):
+            count([module.weight], 1, per_row)
     floats = sum(p.numel() for p in model.parameters() if id(p) not in quantized)
     return Size(weights, scales, floats * FLOAT_BITS)

@@ -31,6 +31,7 @@ from bebert_ray.ensemble.scoring import SharedScoring
 from bebert_ray.ensemble.steps import CHECKPOINTS, Step
 from bebert_ray.ensemble.worker import Worker, worker_environment
 from bebert_ray.errors import RunError, UserError
+from bebert_ray.kinds import kind_of
 from bebert_ray.progress import Board
 from bebert_ray.storage import Miss, exists, remove
 
@@ -166,8 +167,8 @@ class Crew:
     def _kind(self, step: Step) -> Kind:
         if step.member is not None:
             return "member"
-        # Splitting trains nothing.
-        return "group" if self._allotments.stage_workers > 1 and step.stage != "split" else "stage"
+        trains = kind_of(self._prepared.config).stage(step.stage).section is not None
+        return "group" if self._allotments.stage_workers > 1 and trains else "stage"
 
     def _hire(self, kind: Kind) -> _Hand:
         prepared, post = self._prepared, _Post(self._events)

@@ -5,7 +5,7 @@ No Ray here: whoever calls says how steps are done.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -14,14 +14,14 @@ import numpy as np
 
 from bebert_ray.config import to_dict
 from bebert_ray.data.columns import Columns
-from bebert_ray.data.metrics import evaluate
+from bebert_ray.data.metrics import evaluate, is_no_better_than_chance
 from bebert_ray.ensemble.aggregate import staged
 from bebert_ray.ensemble.members import Ensemble, member_steps
 from bebert_ray.ensemble.prepare import Prepared, load_splits
 from bebert_ray.ensemble.steps import Step, stage_step
+from bebert_ray.kinds import kind_of
 from bebert_ray.report import Model, Results
-from bebert_ray.storage import Artifact, Miss, names
-from bebert_ray.training.stages import STAGES
+from bebert_ray.storage import Artifact, Miss, fetch, names
 from bebert_ray.training.work import Logits, load_logits, versions
 
 
@@ -41,6 +41,7 @@ class Run:
         report: Callable[[dict[str, Any]], None] = lambda _: None,
     ):
         self.prepared, self.splits = prepared, splits
+        self.kind = kind_of(prepared.config)
         self.parents: dict[str, Artifact] = {}
         self._report = report
         self._ensemble: Ensemble | None = None
@@ -59,7 +60,7 @@ class Run:
 
     def start(self) -> list[Step]:
         """The steps to begin with."""
-        return [stage_step(self.prepared, next(iter(STAGES)), {})]
+        return [stage_step(self.prepared, self.kind.stages[0], {})]
 
     def advance(
         self, step: Step, artifact: Artifact, logits: Logits, new: bool = True
@@ -74,8 +75,8 @@ class Run:
         if step.member is not None:
             return self.ensemble.advance(step, artifact, logits, new)
         self.parents[step.stage] = artifact
-        for stage in STAGES:
-            if stage not in self.parents:
+        for stage in self.kind.stages:
+            if stage.name not in self.parents:
                 return [stage_step(self.prepared, stage, self.parents)]
         self._ensemble = Ensemble(self.prepared, self.splits, self.parents, self._report)
         return self._ensemble.start()
@@ -95,7 +96,8 @@ def make_plan(prepared: Prepared) -> dict[str, str]:
     Returns:
         "done", "run" (and why or from where, if something is there), or "not needed".
     """
-    plan = dict.fromkeys(["data", *STAGES, *member_steps(prepared.config)], "run")
+    stages = [stage.name for stage in kind_of(prepared.config).stages]
+    plan = dict.fromkeys(["data", *stages, *member_steps(prepared.config)], "run")
     if prepared.config.fresh:
         return plan
     data = prepared.find_data()
@@ -129,16 +131,31 @@ def results(run: Run) -> Results:
         dev=tuple(prepared.corpus.dev),
         selection=config.selection,
         seed=config.seed,
-        stages={name: _model(name, known) for name, known in run.parents.items()},
+        stages={
+            stage.name: _model(stage.name, run.parents[stage.name])
+            for stage in run.kind.stages
+            if stage.section is not None  # what has not been trained has its parent's scores
+        },
         members=[
             replace(_model(member.name, member.artifact), alpha=member.alpha, error=member.error)
             for member in members
         ],
         staged=[{split: scores[split][m] for split in run.splits} for m in range(len(members))],
-        note=ensemble.note,
+        note="; ".join(filter(None, [ensemble.note, *_weak(run)])),
         config=to_dict(config),
         versions=versions() | {"ray": version("ray")},
     )
+
+
+def _weak(run: Run) -> Iterator[str]:
+    """Who has learnt nothing, by the selection split: members, and what they started from."""
+    start = run.kind.start
+    logits = {start: load_logits(fetch(run.parents[start].location).path)}
+    logits |= {member.name: member.logits for member in run.ensemble.members}
+    for name, predictions in logits.items():
+        columns, task = run.splits["selection"], run.prepared.task
+        if is_no_better_than_chance(task, predictions["selection"], columns.labels):
+            yield f"{name} is no better than chance on the selection split"
 
 
 def _staged_scores(ensemble: Ensemble) -> dict[str, list[dict[str, float]]]:

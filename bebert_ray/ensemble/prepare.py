@@ -19,6 +19,7 @@ from bebert_ray.data.holdout import split_holdout
 from bebert_ray.data.sources import load_corpus
 from bebert_ray.data.tasks import Task
 from bebert_ray.errors import UserError
+from bebert_ray.kinds import STAGE_NAMES
 from bebert_ray.models.bert import Checkpoint, find_checkpoint, load_encoder, load_tokenizer
 from bebert_ray.storage import (
     Artifact,
@@ -34,7 +35,6 @@ from bebert_ray.storage import (
     sweep,
 )
 from bebert_ray.storage.artifacts import RECORD
-from bebert_ray.training.stages import STAGES
 
 # Keys that a run may change and go on with what it has: they touch the members alone, or no figure.
 FREE_KEYS = (
@@ -44,7 +44,7 @@ FREE_KEYS = (
 # What a run leaves in its directory, beside its configuration.
 DATA = "data"
 LEFT = {
-    *(DATA, *STAGES, "members", "weights", "checkpoints"),
+    *(DATA, *STAGE_NAMES, "members", "weights", "checkpoints"),
     *("metrics.jsonl", "tensorboard", "logs", "results.json", "scores.png"),
 }
 LOCK = ".lock"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,17 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bebert_ray.ensemble.prepare import Prepared
+from bebert_ray.kinds import Stage, kind_of
 from bebert_ray.storage import Artifact, Location, Miss, find, fingerprint, hash_arrays
 
 CHECKPOINTS = "checkpoints"
-
-_PARENTS: dict[str, tuple[str, ...]] = {
-    "teacher": (),
-    "half": ("teacher",),
-    "ternary": ("half",),
-    "split": ("ternary",),
-    "member": ("half", "split"),  # the half model teaches in strategies B and C
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,25 +63,19 @@ class Step:
         return find(self.path, self.inputs)
 
 
-def stage_step(prepared: Prepared, stage: str, parents: Mapping[str, Artifact]) -> Step:
+def stage_step(prepared: Prepared, stage: Stage, parents: Mapping[str, Artifact]) -> Step:
     """One of the stages that all members share.
 
     Args:
         prepared: the run.
-        stage: its name.
+        stage: which one.
         parents: the finished stages before it, by name.
     """
-    config, inputs = prepared.config, _inputs(prepared, stage, parents)
-    match stage:
-        case "teacher":
-            inputs |= {"model": prepared.checkpoint.digest, "teacher": asdict(config.teacher)}
-        case "half":
-            inputs |= {"width": config.width, "half": asdict(config.half)}
-        case "ternary":
-            inputs |= {"bits": config.bits, "ternary": asdict(config.ternary)}
-    directory = prepared.directory
-    place = directory / CHECKPOINTS / stage
-    return Step(stage, stage, stage, directory / stage, place, inputs)
+    inputs = _inputs(prepared, stage.parents, parents) | stage.inputs
+    if not stage.parents:
+        inputs["model"] = prepared.checkpoint.digest
+    name, directory = stage.name, prepared.directory
+    return Step(name, name, name, directory / name, directory / CHECKPOINTS / name, inputs)
 
 
 def member_step(
@@ -110,7 +97,8 @@ def member_step(
     config, settings = prepared.config, asdict(prepared.config.member)
     if config.ensemble.strategy != "C":
         del settings["hidden_epochs"], settings["hidden_learning_rate"]
-    common = _inputs(prepared, "member", parents) | {
+    kind = kind_of(config)
+    common = _inputs(prepared, (kind.teacher, kind.start), parents) | {
         "member": member,
         "settings": settings,
         "strategy": config.ensemble.strategy,
@@ -147,12 +135,14 @@ def member_name(member: int, fold: int | None = None) -> str:
     return f"member {member:03d}" + ("" if fold is None else f" fold {fold}")
 
 
-def _inputs(prepared: Prepared, stage: str, parents: Mapping[str, Artifact]) -> dict[str, Any]:
+def _inputs(
+    prepared: Prepared, names: Iterable[str], parents: Mapping[str, Artifact]
+) -> dict[str, Any]:
     training = asdict(prepared.config.training)
     del training["eval_batch_size"], training["checkpoint_every"]
     return {
         "data": fingerprint(prepared.data),
         "seed": prepared.config.seed,
         "training": training,
-        "parents": {name: parents[name].digest for name in _PARENTS[stage]},
+        "parents": {name: parents[name].digest for name in names},
     }

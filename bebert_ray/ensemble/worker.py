@@ -24,7 +24,7 @@ from bebert_ray.training import parallel
 from bebert_ray.training.checkpoints import Checkpoints
 from bebert_ray.training.fit import Progress, predict
 from bebert_ray.training.member import MemberTraining
-from bebert_ray.training.stages import STAGES
+from bebert_ray.training.stages import RECIPES
 from bebert_ray.training.work import Logits, Predict, Splits, Work, leave_logits, leave_model
 
 # glibc hands every large tensor back to the kernel and fetches it again a moment later. These keep
@@ -100,7 +100,8 @@ class Worker:
             }
         )
         if step.member is None or step.sample_weight is None:
-            model = STAGES[step.stage](work)
+            stage = work.kind.stage(step.stage)
+            model = RECIPES[stage.recipe](work, stage)
         else:
             model = self._member(step.trainee, step.member, work).advance(work, step.sample_weight)
         leave = leave_logits if step.stage == "round" else leave_model
@@ -111,11 +112,15 @@ class Worker:
         return made
 
     def _work(self, step: Step, splits: dict[str, dict[str, np.ndarray]]) -> Work:
-        def report(progress: Progress) -> None:
-            self.report({"kind": "progress", "stage": step.trainee, **asdict(progress)})
-
         def note(text: str) -> None:
             self.report({"kind": "note", "stage": step.trainee, "text": text})
+
+        def report(progress: Progress) -> None:
+            event = asdict(progress)
+            starved = event.pop("starved")
+            self.report({"kind": "progress", "stage": step.trainee, **event})
+            if starved:
+                note(_no_gradient(starved, progress.epoch))
 
         columns = {name: Columns.from_arrays(arrays) for name, arrays in splits.items()}
         examples = Splits(self.task, columns.pop("train"), columns.pop("selection"), columns)
@@ -134,3 +139,12 @@ class Worker:
         if self._training is None or self._trainee != trainee:
             self._trainee, self._training = trainee, MemberTraining(work, member)
         return self._training
+
+
+def _no_gradient(starved: tuple[str, ...], epoch: int) -> str:
+    first, others = starved[0], len(starved) - 1
+    more = f" and {others} other parameters" if others else ""
+    return (
+        f"in epoch {epoch} no gradient reached {first}{more}: they stay as they are; a lower "
+        "learning rate, or wider activations on the way (binary.through), may help"
+    )

@@ -1,1 +1,1 @@
-"""BERT checkpoints, and the verbs that change a model in place: narrow, ternarize, split."""
+"""BERT checkpoints, and verbs that change a model in place: narrow, ternarize, split, binarize."""

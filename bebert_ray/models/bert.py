@@ -17,6 +17,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from bebert_ray.errors import UserError
+from bebert_ray.models.binarize import binarize_
 from bebert_ray.models.split import split_, ternarize_
 from bebert_ray.models.width import narrow_
 from bebert_ray.quant.attention import ATTENTION
@@ -132,7 +133,8 @@ def build(config: BertConfig, weights: dict[str, Tensor]) -> BertForSequenceClas
     """A model of the shape that `config` tells (width, weights, activation_bits), with `weights`.
 
     Args:
-        config: with the attributes that `narrow_`, `ternarize_` and `split_` leave in it.
+        config: with the attributes that `narrow_`, `ternarize_`, `split_` and `binarize_` leave in
+            it.
         weights: the tensors of such a model by name; the model takes them over.
     """
     config._attn_implementation = ATTENTION
@@ -142,10 +144,14 @@ def build(config: BertConfig, weights: dict[str, Tensor]) -> BertForSequenceClas
         model.bert.embeddings.word_embeddings.sparse = True
         if config.width < 1:
             narrow_(model, config.width)
-        if kind != "full":
+        if kind in ("ternary", "split"):
             ternarize_(model, config.activation_bits)
-        if kind == "binary":
+        if kind == "split":
             split_(model)
+        if kind == "binary":
+            binarize_(
+                model, config.activation_bits, config.elastic, config.softmax, config.two_sets
+            )
     model.load_state_dict(weights, assign=True)
     model.requires_grad_(True)
     # The two buffers that are not in the state dict.

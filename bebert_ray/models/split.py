@@ -52,7 +52,7 @@ def split_(model: BertForSequenceClassification) -> None:
                 setattr(
                     parent, name, SplitEmbedding(child, split_weight(child.weight, per_row=True))
                 )
-    model.config.weights = "binary"
+    model.config.weights = "split"
 
 
 @torch.no_grad()

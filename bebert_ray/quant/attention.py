@@ -11,20 +11,36 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
-from bebert_ray.quant.quantizers import activation_quantizer
+from bebert_ray.quant.quantizers import BooleanQuantizer, SignQuantizer, activation_quantizer
 
 ATTENTION = "bebert_scores"
 
 
 class AttentionQuantizers(nn.Module):
-    """The four quantizers of an attention module; probabilities are never negative."""
+    """The four quantizers of an attention module, and whether there is a softmax before the last.
 
-    def __init__(self, activation_bits: int):
+    Args:
+        activation_bits: width of every operand; probabilities are never negative.
+        elastic: of one bit, see `activation_quantizer`.
+        softmax: False for the Bi-Attention of BiBERT (Qin et al., 2022, section 3.3): the scores
+            themselves are binarized to {0, 1}, and a value counts fully or not at all.
+    """
+
+    def __init__(self, activation_bits: int, elastic: bool = True, softmax: bool = True):
         super().__init__()
-        self.query = activation_quantizer(activation_bits)
-        self.key = activation_quantizer(activation_bits)
-        self.value = activation_quantizer(activation_bits)
-        self.probs = activation_quantizer(activation_bits, symmetric=False)
+
+        def operand() -> nn.Module:
+            if activation_bits == 1 and not elastic:
+                return SignQuantizer(scaled=True)
+            return activation_quantizer(activation_bits)
+
+        self.query, self.key, self.value = operand(), operand(), operand()
+        self.softmax = softmax
+        self.probs = (
+            activation_quantizer(activation_bits, symmetric=False)
+            if softmax
+            else BooleanQuantizer()
+        )
 
 
 def scores_attention(
@@ -37,7 +53,7 @@ def scores_attention(
     dropout: float = 0.0,
     **_: object,
 ) -> tuple[Tensor, Tensor]:
-    """``softmax(Q K^T * scaling + mask) V`` on quantized operands.
+    """``softmax(Q K^T * scaling + mask) V`` on quantized operands; Bi-Attention has no softmax.
 
     Args:
         module: BERT's self-attention; an attribute `quantizers`, if there, is an
@@ -57,12 +73,26 @@ def scores_attention(
     if quantizers is not None:
         query, key, value = quantizers.query(query), quantizers.key(key), quantizers.value(value)
     scores = torch.matmul(query, key.transpose(2, 3)) * scaling
-    masked = scores if attention_mask is None else scores + attention_mask.to(scores.dtype)
-    probs = nn.functional.dropout(masked.softmax(-1), p=dropout, training=module.training)
-    if quantizers is not None:
-        probs = quantizers.probs(probs)
+    if quantizers is not None and not quantizers.softmax:
+        probs = quantizers.probs(scores, _agreement(query, key) > 0)
+        probs = nn.functional.dropout(probs, p=dropout, training=module.training)
+    else:
+        masked = scores if attention_mask is None else scores + attention_mask.to(scores.dtype)
+        probs = nn.functional.dropout(masked.softmax(-1), p=dropout, training=module.training)
+        if quantizers is not None:
+            probs = quantizers.probs(probs)
+    if attention_mask is not None and quantizers is not None and quantizers.probs.bits == 1:
+        # Without softmax, or with a threshold below 0, padding would have a vote.
+        probs = probs.masked_fill(attention_mask < 0, 0)
     context = torch.matmul(probs.to(value.dtype), value)
     return context.transpose(1, 2), scores
+
+
+@torch.no_grad()
+def _agreement(query: Tensor, key: Tensor) -> Tensor:
+    # Of one-bit queries and keys: in how many values they agree, less those in which they do not.
+    # A whole number, so that a tie, which is common, is one in whichever order it is summed.
+    return torch.matmul(query.sign(), key.sign().transpose(2, 3))
 
 
 AttentionInterface.register(ATTENTION, scores_attention)

@@ -80,9 +80,9 @@ class _Uniform(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         (x,) = ctx.saved_tensors
         low, high = ctx.clip
-        grad_x = _where_strictly_inside(grad, x, low, high)
+        grad_x = where_strictly_inside(grad, x, low, high)
         outside = grad - grad_x
-        at_high = _dot(outside, (x - low).clamp_(0, high - low)) / (high - low)
+        at_high = dot(outside, (x - low).clamp_(0, high - low)) / (high - low)
         at_low = outside.sum(dtype=torch.float32) - at_high
         return grad_x, torch.stack([at_low, at_high]), None, None, None
 
@@ -104,18 +104,20 @@ class _Lsq(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         scaled, level = ctx.saved_tensors
         lowest, highest = ctx.range
-        grad_x = _where_strictly_inside(grad, scaled, lowest - MARGIN, highest + MARGIN)
+        grad_x = where_strictly_inside(grad, scaled, lowest - MARGIN, highest + MARGIN)
         # d(out)/d(step) is round(v) - v inside the range, the bound outside: level - v * inside.
-        total = _dot(level, grad) - _dot(scaled, grad_x)
+        total = dot(level, grad) - dot(scaled, grad_x)
         return grad_x, total / math.sqrt(grad.numel() * highest), None, None, None
 
 
-def _where_strictly_inside(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:
+def where_strictly_inside(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:
+    """`grad` where low < x < high, 0 elsewhere."""
     # The backward of hardtanh: one pass. Masks of comparisons take four, and ten times as long.
     return torch.ops.aten.hardtanh_backward(grad, x, low, high)
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """The sum of a * b in float32, []."""
     return (a * b).sum(dtype=torch.float32)
 
 

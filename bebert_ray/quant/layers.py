@@ -1,7 +1,7 @@
-"""Linear and embedding layers with ternary or split binary weights.
+"""Linear and embedding layers with ternary, split binary or plain binary weights.
 
 `Ternary*` hold one latent weight; `Split*` hold the two latent halves that ternary weight splitting
-makes of it.
+makes of it; `Binary*` hold one latent weight of full width, for one bit.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bebert_ray.quant.binary import center_binarize, signs_and_scale
 from bebert_ray.quant.functions import binarize, ternarize
 from bebert_ray.quant.quantizers import activation_quantizer
 
@@ -75,3 +76,43 @@ class SplitEmbedding(nn.Module):
         first = F.embedding(ids, self.weight_1, self.padding_idx, sparse=True)
         second = F.embedding(ids, self.weight_2, self.padding_idx, sparse=True)
         return binarize(first, per_row=True) + binarize(second, per_row=True)
+
+
+class BinaryLinear(nn.Module):
+    """``quantize(x) @ center_binarize(weight).T + bias``, each row with its own scale.
+
+    Args:
+        linear: whose weight becomes the latent weight.
+        input_quantizer: of the activations.
+    """
+
+    def __init__(self, linear: nn.Linear | BinaryLinear, input_quantizer: nn.Module):
+        super().__init__()
+        self.input_quantizer = input_quantizer
+        self.weight = linear.weight
+        self.bias = linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project with the binary weight."""
+        return F.linear(self.input_quantizer(x), center_binarize(self.weight), self.bias)
+
+    def binary_weights(self) -> list[tuple[Tensor, Tensor]]:
+        """Signs, bool [rows, columns], and scales [rows, 1], of the weight."""
+        return [signs_and_scale(self.weight.detach())]
+
+
+class BinaryEmbedding(nn.Module):
+    """Rows binarized after the look-up, each with its own scale: ids [...] to [..., features]."""
+
+    def __init__(self, embedding: nn.Embedding | BinaryEmbedding):
+        super().__init__()
+        self.padding_idx = embedding.padding_idx
+        self.weight = embedding.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Look the rows up and binarize them."""
+        return center_binarize(F.embedding(ids, self.weight, self.padding_idx, sparse=True))
+
+    def binary_weights(self) -> list[tuple[Tensor, Tensor]]:
+        """Signs, bool [rows, columns], and scales [rows, 1], of the table."""
+        return [signs_and_scale(self.weight.detach())]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bebert_ray.quant import functions
+from bebert_ray.quant import binary, functions
 
 INITIAL_CLIP = 2.5
 
@@ -55,23 +55,102 @@ class LsqQuantizer(nn.Module):
         return f"bits={self.bits}, symmetric={self.symmetric}"
 
 
-def activation_quantizer(bits: int, symmetric: bool = True) -> nn.Module:
-    """A quantizer for `bits`: uniform from 8 on, LSQ below (BinaryBERT, section 4.1)."""
-    return UniformQuantizer(bits, symmetric) if bits >= 8 else LsqQuantizer(bits, symmetric)
+class SignQuantizer(nn.Module):
+    """`binary.sign`: one bit, nothing learned."""
+
+    bits = 1
+
+    def __init__(self, scaled: bool = False):
+        super().__init__()
+        self.scaled = scaled
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Binarize [..., features]."""
+        return binary.sign(x, self.scaled)
+
+    def extra_repr(self) -> str:
+        """What `print(model)` shows."""
+        return f"scaled={self.scaled}"
+
+
+class BooleanQuantizer(nn.Module):
+    """`binary.boolean`: one bit, nothing learned."""
+
+    bits = 1
+
+    def forward(self, x: Tensor, positive: Tensor | None = None) -> Tensor:
+        """Binarize any shape."""
+        return binary.boolean(x, positive)
+
+
+class ElasticQuantizer(nn.Module):
+    """`binary.elastic` with a learned scale [] and threshold [].
+
+    `calibrate_` sets the scale from data before training; the threshold starts at 0.
+    """
+
+    bits = 1
+
+    def __init__(self, symmetric: bool = True):
+        super().__init__()
+        self.symmetric = symmetric
+        self.scale = nn.Parameter(torch.tensor(1.0))
+        self.threshold = nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Binarize any shape."""
+        return binary.elastic(x, self.scale, self.threshold, self.symmetric)
+
+    @torch.no_grad()
+    def initialize_(self, x: Tensor) -> None:
+        """Set the scale from the activations that the quantizer meets first.
+
+        Signed values keep their mean magnitude. Of those that are never negative the larger ones
+        pass, above twice the mean.
+        """
+        mean = x.detach().float().abs().mean()
+        self.scale.copy_(mean if self.symmetric else 4 * mean)
+
+    def extra_repr(self) -> str:
+        """What `print(model)` shows."""
+        return f"symmetric={self.symmetric}"
+
+
+LEARNED = UniformQuantizer | LsqQuantizer | ElasticQuantizer
+"""Quantizers with parameters."""
+
+
+def activation_quantizer(bits: int, symmetric: bool = True, elastic: bool = True) -> nn.Module:
+    """A quantizer for `bits`: uniform from 8 on, LSQ below (BinaryBERT, section 4.1).
+
+    Args:
+        bits: width of one value.
+        symmetric: False for activations that are never negative.
+        elastic: of one bit: whether scale and threshold are learned (BiT) or not (BiBERT).
+    """
+    if bits >= 8:
+        return UniformQuantizer(bits, symmetric)
+    if bits > 1:
+        return LsqQuantizer(bits, symmetric)
+    if elastic:
+        return ElasticQuantizer(symmetric)
+    return SignQuantizer() if symmetric else BooleanQuantizer()
 
 
 def calibrate_(model: nn.Module, batch: dict[str, Tensor]) -> None:
-    """Set every LSQ step of `model` from one batch, in the order in which the activations flow.
+    """Set every learned step and scale from one batch, in the order the activations flow.
 
     Args:
-        model: a model with `LsqQuantizer` modules; without any nothing happens.
+        model: a model with LSQ or elastic quantizers; without any nothing happens.
         batch: keyword arguments of the model's forward.
     """
-    quantizers = [module for module in model.modules() if isinstance(module, LsqQuantizer)]
+    quantizers = [
+        module for module in model.modules() if isinstance(module, LsqQuantizer | ElasticQuantizer)
+    ]
     if not quantizers:
         return
 
-    def initialize(quantizer: LsqQuantizer, inputs: tuple[Tensor, ...]) -> None:
+    def initialize(quantizer: LsqQuantizer | ElasticQuantizer, inputs: tuple[Tensor, ...]) -> None:
         quantizer.initialize_(inputs[0])
 
     hooks = [quantizer.register_forward_pre_hook(initialize) for quantizer in quantizers]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bebert_ray.config import Config
+from bebert_ray.kinds import kind_of
 from bebert_ray.recorder import DRIVER, Event, Odometer, read_events
 from bebert_ray.status.directory import (
     Driver,
@@ -25,7 +26,6 @@ from bebert_ray.status.directory import (
 )
 from bebert_ray.storage import Location
 
-STAGES = ("teacher", "half", "ternary", "split")  # as in `training.stages`, which imports torch
 LATE = 10.0  # seconds by which an event may be recorded after the artifact that it led to
 
 State = Literal[
@@ -168,7 +168,7 @@ def look(run: Location) -> Status:
 
 def _steps(config: Config) -> dict[str, str]:
     """The steps of a run by name, and where in it they are; see `ensemble.steps`."""
-    steps = {stage: stage for stage in STAGES}
+    steps = {stage.name: stage.name for stage in kind_of(config).stages}
     for member in range(config.ensemble.members):
         steps[f"member {member:03d}"] = f"members/{member:03d}"
         for fold in config.ensemble.judges:
@@ -227,29 +227,31 @@ def _row(
 
 def _work(config: Config, name: str, examples: int) -> int:
     """Training steps in all fits of a step."""
-    if name == "split":
-        return 0
     section = _section(config, name)
+    if section is None:
+        return 0
     epochs = section.epochs
-    if name == "ternary" or (name not in STAGES and config.ensemble.strategy == "C"):
-        epochs += section.hidden_epochs
+    if section is not config.member or config.ensemble.strategy == "C":
+        epochs += getattr(section, "hidden_epochs", 0)
     return int(epochs * math.ceil(examples / section.batch_size))
 
 
 def _section(config: Config, name: str) -> Any:
-    return getattr(config, name) if name in STAGES else config.member
+    stages = {stage.name: stage.section for stage in kind_of(config).stages}
+    return stages.get(name, config.member)
 
 
 def _seconds_left(config: Config, rows: list[Row]) -> float | None:
     """A guess: what is left goes as fast as its like did last, as many at once as now."""
+    stages = {stage.name for stage in kind_of(config).stages}
     speed: dict[str, float] = {}
     left: dict[str, int] = {}
     for row in rows:
-        kind = row.name if row.name in STAGES else "member"
+        kind = row.name if row.name in stages else "member"
         if row.examples_per_second:
             speed[kind] = row.examples_per_second / _section(config, row.name).batch_size
         left[kind] = left.get(kind, 0) + row.work - row.work_done
-    members = sum(row.state == "running" and row.name not in STAGES for row in rows)
+    members = sum(row.state == "running" and row.name not in stages for row in rows)
     seconds = 0.0
     for kind, steps in left.items():
         together = members if kind == "member" else 1

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from bebert_ray.data.batches import collate, epoch_batches, eval_batches
 from bebert_ray.data.columns import Columns
 from bebert_ray.errors import RunError
-from bebert_ray.quant.quantizers import LsqQuantizer, UniformQuantizer
+from bebert_ray.quant.quantizers import LEARNED
 from bebert_ray.training import parallel
 from bebert_ray.training.checkpoints import State
 from bebert_ray.training.losses import Batch, Loss, inputs_of
+from bebert_ray.training.starvation import starved_parameters
 
 REPORT_EVERY = 2.0  # seconds
 
@@ -56,6 +57,7 @@ class Progress:
         memory: the most that the process has held, in bytes.
         score: the held-out one, at the end of an epoch only.
         round: of a member that trains in rounds, from 0.
+        starved: parameters that had no gradient in the whole epoch, at its end.
     """
 
     epoch: int
@@ -68,6 +70,7 @@ class Progress:
     memory: int
     score: float | None = None
     round: int | None = None
+    starved: tuple[str, ...] = ()
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -241,20 +244,22 @@ class Fit:
             self._best_weights = {
                 name: tensor.clone() for name, tensor in self._model.state_dict().items()
             }
+        whole = self._step == 0
         self._model.train()
-        for index in batches[self._step :]:
-            for group, rate in zip(self._groups(), self._rates, strict=True):
-                group["lr"] = rate * self._factor(self._total_steps)
-            batch = to_device(collate(self._columns, index), self._device)
-            losses.append(train_step(self._model, loss, batch, self._optimizers, settings))
-            self._step += 1
-            if time.monotonic() - last_report > REPORT_EVERY:
-                last_report = time.monotonic()
-                report(self._progress(losses[reported:]))
-                reported = len(losses)
-            if self._step < len(batches) and self._total_steps % settings.checkpoint_every == 0:
-                keep(self.state())
-        progress = self._progress(losses)
+        with starved_parameters(self._model) as starved:
+            for index in batches[self._step :]:
+                for group, rate in zip(self._groups(), self._rates, strict=True):
+                    group["lr"] = rate * self._factor(self._total_steps)
+                batch = to_device(collate(self._columns, index), self._device)
+                losses.append(train_step(self._model, loss, batch, self._optimizers, settings))
+                self._step += 1
+                if time.monotonic() - last_report > REPORT_EVERY:
+                    last_report = time.monotonic()
+                    report(self._progress(losses[reported:]))
+                    reported = len(losses)
+                if self._step < len(batches) and self._total_steps % settings.checkpoint_every == 0:
+                    keep(self.state())
+        progress = replace(self._progress(losses), starved=tuple(starved if whole else ()))
         self._epoch, self._step = self._epoch + 1, 0
         if self._score is not None:
             self._model.eval()
@@ -360,7 +365,7 @@ def make_optimizers(model: nn.Module, settings: FitSettings) -> list[torch.optim
     quantizer_parameters = {
         id(parameter)
         for module in model.modules()
-        if isinstance(module, LsqQuantizer | UniformQuantizer)
+        if isinstance(module, LEARNED)
         for parameter in module.parameters()
     }
     decayed: list[nn.Parameter] = []

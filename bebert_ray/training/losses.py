@@ -6,11 +6,12 @@ by the example index that each batch carries, never by position, so no shuffling
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BertForSequenceClassification
 
@@ -87,18 +88,20 @@ def prediction_loss(
 def hidden_loss(
     model: BertForSequenceClassification,
     teacher: BertForSequenceClassification,
-    attention: bool,
+    match: Literal["scores", "directions"] | None = None,
     sample_weight: Tensor | None = None,
 ) -> Loss:
     """Learn the teacher's inner states, layer by layer; padding does not count.
 
-    Mean squared error of the hidden states of every layer, embeddings included, and of the
-    attention scores before softmax.
+    Mean squared error of the hidden states of every layer, embeddings included, and beside it
+
+    * `scores`: mean squared error of the attention scores before softmax;
+    * `directions`: see `direction_losses`.
 
     Args:
         model: the student.
-        teacher: as deep as the student, and with as many heads if `attention`.
-        attention: whether the scores count too.
+        teacher: as deep as the student, and with as many heads if anything is to `match`.
+        match: what counts beside the hidden states.
         sample_weight: [n], see the module.
 
     Source: TinyBERT (Jiao et al., 2020), eq. 7 and 8, layer to layer as in TernaryBERT and
@@ -107,24 +110,80 @@ def hidden_loss(
     teacher.eval()
 
     def loss(batch: Batch) -> Tensor:
-        wanted = {"output_hidden_states": True, "output_attentions": attention}
-        with torch.no_grad():
+        wanted = {"output_hidden_states": True, "output_attentions": match == "scores"}
+        with projections(teacher) as theirs, torch.no_grad():
             target = teacher(**inputs_of(batch), **wanted)
-        output = model(**inputs_of(batch), **wanted)
+        with projections(model) as ours:
+            output = model(**inputs_of(batch), **wanted)
         real = batch["attention_mask"].float()
+        pairs = real[:, :, None] * real[:, None, :]
         losses: Any = sum(
-            _mean_over(real, (ours.float() - theirs.float()).square().mean(-1))
-            for ours, theirs in zip(output.hidden_states, target.hidden_states, strict=True)
+            _mean_over(real, (a.float() - b.float()).square().mean(-1))
+            for a, b in zip(output.hidden_states, target.hidden_states, strict=True)
         )
-        if attention:
-            pairs = real[:, :, None] * real[:, None, :]
+        if match == "scores":
             losses = losses + sum(
-                _mean_over(pairs, (ours.float() - theirs.float()).square().mean(1))
-                for ours, theirs in zip(output.attentions, target.attentions, strict=True)
+                _mean_over(pairs, (a.float() - b.float()).square().mean(1))
+                for a, b in zip(output.attentions, target.attentions, strict=True)
+            )
+        if match == "directions":
+            losses = losses + sum(
+                direction_losses(a, b, pairs) for a, b in zip(ours, theirs, strict=True)
             )
         return weighted_mean(losses, batch, sample_weight)
 
     return loss
+
+
+def direction_losses(ours: Tensor, theirs: Tensor, pairs: Tensor) -> Tensor:
+    """How far the tokens of a sentence differ in what they resemble: direction matching.
+
+    With ``R = X X^T / |X X^T|``, X the queries, keys or values of a head and |.| the Frobenius
+    norm, the mean over heads of ``|R_ours - R_theirs|^2``, from 0 to 4. Norms say little of a
+    binarized projection: only directions count.
+
+    Args:
+        ours: projections of the student, [batch, heads, tokens, head_size].
+        theirs: of the teacher, of the same shape up to head_size.
+        pairs: 1 where both tokens are real, [batch, tokens, tokens].
+
+    Returns:
+        [batch].
+
+    Source: direction-matching distillation of BiBERT (Qin et al., 2022), eq. 11 to 13; there the
+    norm itself is taken, not its square.
+    """
+
+    def resemblance(x: Tensor) -> Tensor:
+        products = torch.matmul(x, x.transpose(2, 3)).float() * pairs[:, None]
+        return products / (products.square().sum((2, 3), keepdim=True) + 1e-12).sqrt()
+
+    return (resemblance(ours) - resemblance(theirs)).square().sum((2, 3)).mean(1)
+
+
+@contextmanager
+def projections(model: BertForSequenceClassification) -> Iterator[list[Tensor]]:
+    """Collects queries, keys and values of each layer, before they are quantized.
+
+    Yields:
+        A list that a forward pass within the context fills, [batch, heads, tokens, head_size] each.
+    """
+    collected: list[Tensor] = []
+    layers: Any = model.bert.encoder.layer
+
+    def collect(heads: int) -> Callable[[nn.Module, Any, Tensor], None]:
+        def hook(_: nn.Module, __: Any, output: Tensor) -> None:
+            collected.append(output.unflatten(-1, (heads, -1)).transpose(1, 2))
+
+        return hook
+
+    with ExitStack() as hooks:
+        for layer in layers:
+            attention = layer.attention.self
+            for linear in (attention.query, attention.key, attention.value):
+                handle = linear.register_forward_hook(collect(attention.num_attention_heads))
+                hooks.callback(handle.remove)
+        yield collected
 
 
 def _mean_over(mask: Tensor, values: Tensor) -> Tensor:

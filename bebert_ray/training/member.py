@@ -1,4 +1,4 @@
-"""A member in training: from the split checkpoint, in rounds, each with weights of its own."""
+"""A member in training: from the shared checkpoint, in rounds, each with weights of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bebert_ray.training.work import Model, Work
 
 
 class MemberTraining:
-    """Trains one binary model from the split checkpoint, and keeps it between rounds.
+    """Trains one binary model from the shared checkpoint, and keeps it between rounds.
 
     The epochs of a member are divided into rounds, as evenly as whole epochs can be, in each of
     which it sees its own weights of the training examples. The optimizers and the schedule of the
@@ -28,7 +28,7 @@ class MemberTraining:
     def __init__(self, work: Work, member: int):
         config, stage = work.config, work.config.member
         seed = work.seed("member", member)
-        self._model = work.parent("split")
+        self._model = work.parent(work.kind.start)
         self._settings = work.settings(stage.epochs, stage.learning_rate, stage.batch_size, seed)
         hidden_epochs = stage.hidden_epochs if config.ensemble.strategy == "C" else 0
         self._hidden = work.settings(
@@ -64,7 +64,9 @@ class MemberTraining:
             draw = None  # drawing from equal weights would only leave examples out
         shown = round if self._rounds > 1 else None
         if self._fit is None:
-            match_hidden(work, self._model, self._hidden, draw, loss_weight, shown)
+            match_hidden(
+                work, self._model, work.kind.teacher, self._hidden, draw, loss_weight, shown
+            )
             self._fit = work.open_fit(self._model, self._settings, phase=1)
         until = self._settings.epochs * (round + 1) // self._rounds
         work.advance(self._fit, self._loss(work, loss_weight), until, draw, shown)
@@ -72,5 +74,8 @@ class MemberTraining:
     def _loss(self, work: Work, loss_weight: Tensor | None) -> Loss:
         if work.config.ensemble.strategy == "A":
             return label_loss(self._model, loss_weight)
-        half, temperature = work.parent_logits("half"), work.config.training.temperature
-        return prediction_loss(self._model, half, temperature, loss_weight)
+        target, temperature = (
+            work.parent_logits(work.kind.teacher),
+            work.config.training.temperature,
+        )
+        return prediction_loss(self._model, target, temperature, loss_weight)

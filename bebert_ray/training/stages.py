@@ -1,8 +1,9 @@
 """What each stage trains: a function from the finished models before it to a model.
 
     checkpoint -> teacher -> half -> ternary -> split -> member (many; see `member`)
+                  teacher -> binary [-> binary of fewer bits ...] -> member
 
-Nothing here knows of Ray.
+Which of the two a run takes is told by its kind, see `kinds`. Nothing here knows of Ray.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bebert_ray.config.schema import BinaryConfig, HalfConfig, TeacherConfig, TernaryConfig
 from bebert_ray.data.batches import collate, epoch_batches
+from bebert_ray.kinds import Stage, activation_bits
 from bebert_ray.models.bert import copy_of, load_encoder, without_dropout
+from bebert_ray.models.binarize import binarize_
 from bebert_ray.models.split import split_, ternarize_
 from bebert_ray.models.width import importance, narrow_
 from bebert_ray.quant.quantizers import calibrate_
@@ -26,79 +30,81 @@ IMPORTANCE_EXAMPLES = 1024  # enough for a stable ranking of heads and neurons
 CALIBRATION_EXAMPLES = 64
 
 
-def train_teacher(work: Work) -> Model:
+def train_teacher(work: Work, stage: Stage) -> Model:
     """Fine-tune the checkpoint on the labels."""
-    config, seed = work.config, work.seed("teacher")
+    config, seed = work.config, work.seed(stage.name)
     torch.manual_seed(seed)  # the new classifier
     num_labels = work.splits.task.num_labels
     model = work.place(load_encoder(work.checkpoint, num_labels, config.training.dropout))
-    stage = config.teacher
-    settings = work.settings(stage.epochs, stage.learning_rate, stage.batch_size, seed)
-    return _fit(work, model, label_loss(model), settings)
+    return _fit(work, model, label_loss(model), _settings(work, config.teacher, seed))
 
 
-def train_half(work: Work) -> Model:
+def train_half(work: Work, stage: Stage) -> Model:
     """Keep the teacher's best heads and neurons, and distil its hidden states and predictions."""
-    config, teacher = work.config, work.parent("teacher")
+    config, [parent] = work.config, stage.parents
+    teacher = work.parent(parent)
     model = work.place(copy_of(teacher))
     if config.width < 1:
         narrow_(model, config.width, importance(teacher, _losses(work, teacher)))
-    stage = config.half
-    settings = work.settings(stage.epochs, stage.learning_rate, stage.batch_size, work.seed("half"))
-    hidden = hidden_loss(model, teacher, attention=False)
-    prediction = prediction_loss(model, work.parent_logits("teacher"), config.training.temperature)
+    hidden = hidden_loss(model, teacher)
+    prediction = prediction_loss(model, work.parent_logits(parent), config.training.temperature)
+    settings = _settings(work, config.half, work.seed(stage.name))
     return _fit(work, model, lambda batch: hidden(batch) + prediction(batch), settings)
 
 
-def train_ternary(work: Work) -> Model:
+def train_ternary(work: Work, stage: Stage) -> Model:
     """Ternarize the half model and distil it: hidden states and attention, then predictions."""
-    config, stage = work.config, work.config.ternary
-    model = without_dropout(work.parent("half"))
-    ternarize_(model, activation_bits(config.bits))
-    work.place(model)
-    columns = work.splits.train
-    first = collate(columns, np.arange(min(len(columns), CALIBRATION_EXAMPLES)))
-    calibrate_(model.eval(), to_device(inputs_of(first), work.device))
-    seed = work.seed("ternary")
-    match_hidden(
-        work,
-        model,
-        work.settings(stage.hidden_epochs, stage.hidden_learning_rate, stage.batch_size, seed),
-    )
-    settings = work.settings(stage.epochs, stage.learning_rate, stage.batch_size, seed)
-    loss = prediction_loss(model, work.parent_logits("half"), config.training.temperature)
-    return _fit(work, model, loss, settings, phase=1)
+    [parent] = stage.parents
+    model = without_dropout(work.parent(parent))
+    ternarize_(model, activation_bits(work.config.bits))
+    return _distil(work, stage, model, work.config.ternary)
 
 
-def split_ternary(work: Work) -> Model:
+def split_ternary(work: Work, stage: Stage) -> Model:
     """Split every ternary weight into two binary halves; nothing is trained."""
-    model = work.parent("ternary")
+    [parent] = stage.parents
+    model = work.parent(parent)
     split_(model)
     return model
 
 
-STAGES: dict[str, Callable[[Work], Model]] = {
+def train_binary(work: Work, stage: Stage) -> Model:
+    """Binarize the model before and distil it: hidden states and directions, then predictions.
+
+    The model before is the teacher, or one of wider activations, whose latent weights go on.
+    """
+    assert stage.bits is not None
+    [parent], settings = stage.parents, work.config.binary
+    model = without_dropout(work.parent(parent))
+    binarize_(
+        model,
+        activation_bits(stage.bits),
+        elastic=settings.activations == "elastic",
+        softmax=settings.attention == "softmax",
+        two_sets=settings.two_sets,
+    )
+    return _distil(work, stage, model, settings)
+
+
+RECIPES: dict[str, Callable[[Work, Stage], Model]] = {
     "teacher": train_teacher,
     "half": train_half,
     "ternary": train_ternary,
     "split": split_ternary,
+    "binary": train_binary,
 }
-
-
-def activation_bits(bits: str) -> int:
-    """The A of a W-E-A triple such as 1-1-8."""
-    return int(bits.split("-")[2])
 
 
 def match_hidden(
     work: Work,
     model: Model,
+    teacher: str,
     settings: FitSettings,
     sample_weight: np.ndarray | None = None,
     loss_weight: Tensor | None = None,
     round: int | None = None,
 ) -> None:
-    """The first phase of a distillation: hidden states and attention scores of the half model.
+    """The first phase of a distillation: a teacher's hidden states, and what its kind matches.
 
     In two phases as in TernaryBERT and BinaryBERT: this one needs the teaching model itself, and
     has no score to choose an epoch by; the next needs its predictions alone.
@@ -106,6 +112,7 @@ def match_hidden(
     Args:
         work: see `Work`.
         model: trained in place, unless the step's checkpoint is past this phase.
+        teacher: the stage whose model teaches.
         settings: with 0 epochs, nothing happens.
         sample_weight: [n] sums to 1, to draw examples with; None: every example once an epoch.
         loss_weight: [n] of mean 1, the weight of each example's loss; None: all the same.
@@ -113,9 +120,30 @@ def match_hidden(
     """
     if settings.epochs == 0 or work.is_past(0):
         return
-    loss = hidden_loss(model, work.parent("half"), True, loss_weight)
+    loss = hidden_loss(model, work.parent(teacher), work.kind.match, loss_weight)
     fit = work.open_fit(model, settings, scored=False)
     work.advance(fit, loss, settings.epochs, sample_weight, round)
+
+
+def _distil(work: Work, stage: Stage, model: Model, section: TernaryConfig | BinaryConfig) -> Model:
+    # In two phases: the hidden states of the first parent, then its predictions.
+    [parent], seed = stage.parents, work.seed(stage.name)
+    work.place(model)
+    columns = work.splits.train
+    first = collate(columns, np.arange(min(len(columns), CALIBRATION_EXAMPLES)))
+    calibrate_(model.eval(), to_device(inputs_of(first), work.device))
+    hidden = work.settings(
+        section.hidden_epochs, section.hidden_learning_rate, section.batch_size, seed
+    )
+    match_hidden(work, model, parent, hidden)
+    loss = prediction_loss(model, work.parent_logits(parent), work.config.training.temperature)
+    return _fit(work, model, loss, _settings(work, section, seed), phase=1)
+
+
+def _settings(
+    work: Work, section: TeacherConfig | HalfConfig | TernaryConfig | BinaryConfig, seed: int
+) -> FitSettings:
+    return work.settings(section.epochs, section.learning_rate, section.batch_size, seed)
 
 
 def _fit(work: Work, model: Model, loss: Loss, settings: FitSettings, phase: int = 0) -> Model:

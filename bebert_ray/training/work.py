@@ -22,6 +22,7 @@ from bebert_ray.data.columns import Columns
 from bebert_ray.data.metrics import evaluate, primary
 from bebert_ray.data.tasks import Task
 from bebert_ray.deploy.size import model_size
+from bebert_ray.kinds import Kind, kind_of
 from bebert_ray.models.bert import Checkpoint, load_model, save_model
 from bebert_ray.storage import Artifact, Location, commit, fetch
 from bebert_ray.training import parallel
@@ -80,6 +81,11 @@ class Work:
     checkpoints: Checkpoints
     report: Callable[[Progress], None] = lambda _: None
     predict_split: Predict = predict
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of the run's members."""
+        return kind_of(self.config)
 
     @property
     def device(self) -> torch.device:

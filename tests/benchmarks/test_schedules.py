@@ -51,14 +51,14 @@ OUTCOMES = [
 ]
 
 
-def test_ratios_and_means():
+def test_ratios_medians_and_means():
     figures = summary(OUTCOMES)
     assert figures["ratios"] == {
         "pipelined/sequential": 0.5,
         "parallel/sequential": 0.4,
         "pipelined/sequential-all-cpus": 0.625,
     }
-    assert figures["means"]["pipelined"] == {"seconds": 100.0, "outside": 0.01, "ensemble": 0.72}
+    assert figures["schedules"]["pipelined"] == {"seconds": 100.0, "outside": 0.01, "ensemble": 0.72}
     assert len(figures["outcomes"]) == len(OUTCOMES)
 
 

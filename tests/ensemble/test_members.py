@@ -14,9 +14,9 @@ from bebert_ray.data.tasks import TASKS
 from bebert_ray.ensemble.members import Ensemble, keep_weights, member_steps
 from bebert_ray.ensemble.prepare import Prepared
 from bebert_ray.ensemble.rounds import Predictions, Weights, boost_round
+from bebert_ray.kinds import STAGE_NAMES
 from bebert_ray.models.bert import Checkpoint
 from bebert_ray.storage import Artifact, Location
-from bebert_ray.training.stages import STAGES
 
 N, HELD_OUT = 8, 4
 
@@ -40,7 +40,8 @@ def make(*overrides, splits=ALL_ZERO, task="sst2", report=None, directory=Path("
     checkpoint = Checkpoint(Path("model"), "x")
     prepared = Prepared(config, Location.of(directory), corpus, checkpoint, {})
     parents = {
-        name: Artifact(Path(name), name, {}, {}, name, Location.of(Path(name))) for name in STAGES
+        name: Artifact(Path(name), name, {}, {}, name, Location.of(Path(name)))
+        for name in STAGE_NAMES
     }
     return Ensemble(prepared, splits, parents, *([report] if report else []))
 

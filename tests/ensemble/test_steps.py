@@ -10,10 +10,11 @@ from bebert_ray.data.corpus import Corpus, Split
 from bebert_ray.data.tasks import TASKS
 from bebert_ray.ensemble.prepare import Prepared
 from bebert_ray.ensemble.steps import member_name, member_step, stage_step
+from bebert_ray.kinds import kind_of
 from bebert_ray.models.bert import Checkpoint
 from bebert_ray.storage import Artifact, Location, fingerprint
-from bebert_ray.training.stages import STAGES
 
+STAGES = ["teacher", "half", "ternary", "split"]
 RUN = Location.of(Path("/run"))
 EMPTY = Split(([],), np.zeros(0, np.int64))
 UNIFORM = np.full((1, 4), 0.25)
@@ -28,7 +29,7 @@ def inputs(*overrides, data=None, digest="model", uses=UNIFORM, parents=None):
     made = {
         name: Artifact(Path(name), name, {}, {}, name, Location.of(Path(name))) for name in STAGES
     } | (parents or {})
-    steps = [stage_step(prepared, stage, made) for stage in STAGES]
+    steps = [stage_step(prepared, stage, made) for stage in kind_of(config).stages]
     steps.append(member_step(prepared, 0, uses, made))
     return {step.stage: fingerprint(step.inputs) for step in steps}
 
@@ -113,7 +114,7 @@ MADE = {name: Artifact(Path(name), name, {}, {}, name, Location.of(Path(name))) 
 
 def test_names_and_places(prepared):
     assert (member_name(7), member_name(7, 2)) == ("member 007", "member 007 fold 2")
-    half = stage_step(prepared(), "half", MADE)
+    half = stage_step(prepared(), kind_of(prepared().config).stage("half"), MADE)
     assert (half.name, half.trainee, half.stage) == ("half", "half", "half")
     assert str(half.path) == "/run/half"
     assert str(half.checkpoints) == "/run/checkpoints/half"

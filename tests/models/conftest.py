@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import BertForSequenceClassification
 
 from bebert_ray.models.bert import find_checkpoint, load_encoder
+from bebert_ray.models.binarize import binarize_
 from bebert_ray.models.split import split_, ternarize_
 from bebert_ray.models.width import Importance, narrow_
 from bebert_ray.quant.quantizers import calibrate_
@@ -32,10 +33,10 @@ def ranks() -> Importance:
 
 @pytest.fixture
 def make(tiny_checkpoint: Path, batch: dict[str, Tensor], ranks: Importance) -> Make:
-    """Makes a tiny model: make("full" | "ternary" | "binary", bits=..., width=..., seed=...)."""
+    """Makes a tiny model: make("full" | "ternary" | "split" | "binary", bits=..., width=...)."""
 
     def make(
-        kind: str = "full", bits: int = 8, width: float = 1.0, seed: int = 0
+        kind: str = "full", bits: int = 8, width: float = 1.0, seed: int = 0, **options: bool
     ) -> BertForSequenceClassification:
         torch.manual_seed(seed)
         model = load_encoder(find_checkpoint(str(tiny_checkpoint)), 3, dropout=0.0).eval()
@@ -44,10 +45,12 @@ def make(tiny_checkpoint: Path, batch: dict[str, Tensor], ranks: Importance) -> 
                 parameter += 0.05 * torch.randn_like(parameter)
         if width < 1:
             narrow_(model, width, ranks)
-        if kind != "full":
-            ternarize_(model, bits)
-            calibrate_(model, batch)
         if kind == "binary":
+            binarize_(model, bits, **options)
+        elif kind != "full":
+            ternarize_(model, bits)
+        calibrate_(model, batch)
+        if kind == "split":
             split_(model)
         return model
 

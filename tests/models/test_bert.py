@@ -31,7 +31,7 @@ from bebert_ray.models.bert import (
 Make = Callable[..., BertForSequenceClassification]
 Batch = dict[str, Tensor]
 KINDS = [("full", 8, 1.0), ("full", 8, 0.5)] + [
-    (kind, bits, width) for kind in ("ternary", "binary") for bits in (8, 4) for width in (1.0, 0.5)
+    (kind, bits, width) for kind in ("ternary", "split") for bits in (8, 4) for width in (1.0, 0.5)
 ]
 
 
@@ -93,7 +93,7 @@ def test_a_loaded_model_trains_like_the_saved_one(
 
 
 def test_a_copy_shares_nothing_with_its_model(make: Make, batch: Batch) -> None:
-    model = make("binary")
+    model = make("split")
     before = logits(model, batch)
     twin = copy_of(model).eval()
     assert torch.equal(logits(twin, batch), before)

@@ -7,6 +7,7 @@ over the boundary between two levels.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,14 @@ from transformers import BertForSequenceClassification
 
 Make = Callable[..., BertForSequenceClassification]
 LENGTHS = [8, 3, 6, 8]
-MODELS = [("full", 8), ("ternary", 8), ("ternary", 4), ("binary", 8), ("binary", 4)]
+BIT = {"elastic": True, "softmax": True, "two_sets": True}
+MODELS = [
+    ("full", 8, {}),
+    *(("ternary", 8, {}), ("ternary", 4, {}), ("split", 8, {}), ("split", 4, {})),
+    *(("binary", bits, {}) for bits in (8, 4, 2, 1)),
+    *(("binary", 1, {option: True}) for option in BIT),
+    ("binary", 1, BIT),
+]
 
 
 def sentences() -> dict[str, Tensor]:
@@ -35,9 +43,9 @@ def check(ours: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize(("kind", "bits"), MODELS)
-def test_padding_changes_nothing(make: Make, kind: str, bits: int) -> None:
-    model = make(kind, bits=bits).double()
+@pytest.mark.parametrize(("kind", "bits", "options"), MODELS)
+def test_padding_changes_nothing(make: Make, kind: str, bits: int, options: Any) -> None:
+    model = make(kind, bits=bits, **options).double()
     batch = sentences()
     expected = logits(model, batch)
     assert expected.std(0).min() > 1e-3
@@ -48,9 +56,9 @@ def test_padding_changes_nothing(make: Make, kind: str, bits: int) -> None:
         check(logits(model, bare), expected[i : i + 1])
 
 
-@pytest.mark.parametrize(("kind", "bits"), MODELS)
-def test_neighbours_change_nothing(make: Make, kind: str, bits: int) -> None:
-    model = make(kind, bits=bits).double()
+@pytest.mark.parametrize(("kind", "bits", "options"), MODELS)
+def test_neighbours_change_nothing(make: Make, kind: str, bits: int, options: Any) -> None:
+    model = make(kind, bits=bits, **options).double()
     batch = sentences()
     expected = logits(model, batch)
     order = torch.tensor([2, 0, 3, 1])
@@ -63,9 +71,11 @@ def test_neighbours_change_nothing(make: Make, kind: str, bits: int) -> None:
         check(logits(model, mixed)[i], expected[i])
 
 
-@pytest.mark.parametrize(("kind", "bits"), MODELS)
-def test_what_lies_under_the_padding_changes_nothing(make: Make, kind: str, bits: int) -> None:
-    model = make(kind, bits=bits).double()
+@pytest.mark.parametrize(("kind", "bits", "options"), MODELS)
+def test_what_lies_under_the_padding_changes_nothing(
+    make: Make, kind: str, bits: int, options: Any
+) -> None:
+    model = make(kind, bits=bits, **options).double()
     batch = sentences()
     expected = logits(model, batch)
     rubbish = torch.randint(5, 90, batch["input_ids"].shape)

@@ -79,7 +79,7 @@ def test_splitting_keeps_every_bit_of_the_logits(
     assert torch.equal(binary.logits, ternary.logits)
     assert all(map(torch.equal, binary.hidden_states, ternary.hidden_states))
     assert ternary.logits.std() > 1e-3
-    assert model.config.weights == "binary"
+    assert model.config.weights == "split"
 
 
 @pytest.mark.parametrize(("bits", "quantizer"), [(8, UniformQuantizer), (4, LsqQuantizer)])

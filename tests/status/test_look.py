@@ -3,13 +3,15 @@
 import pyarrow.fs
 import pytest
 
+from bebert_ray.kinds import kind_of
 from bebert_ray.status import look
-from bebert_ray.status.look import STAGES, _steps
+from bebert_ray.status.look import _steps
 from bebert_ray.storage import Location, lock, remove, write_atomic
 
 from .conftest import HandMade
 
-NAMES = ["teacher", "half", "ternary", "split", "member 000", "member 001"]
+STAGES = ["teacher", "half", "ternary", "split"]
+NAMES = [*STAGES, "member 000", "member 001"]
 
 
 def rows(run):
@@ -57,16 +59,17 @@ def test_a_run_that_has_not_begun_waits(made):
         ["ensemble.members=3"],
         ["ensemble.errors=out_of_fold", "ensemble.folds=2"],
         ["ensemble.schedule=pipelined"],
+        ["bits=1-1-1", "binary.through=[1-1-2]"],
         ["ensemble.method=bagging", "ensemble.errors=out_of_fold"],
     ],
 )
 def test_the_steps_are_those_of_a_run(made, overrides):
     from bebert_ray.ensemble.members import member_steps
-    from bebert_ray.training.stages import STAGES as REAL
 
     config = made(*overrides).config
     members = [name for name in member_steps(config) if " round " not in name]
-    assert list(_steps(config)) == [*REAL, *members]
+    stages = [stage.name for stage in kind_of(config).stages]
+    assert list(_steps(config)) == [*stages, *members]
 
 
 # --- a step ---

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,8 +19,8 @@ from bebert_ray.models.bert import find_checkpoint
 from bebert_ray.storage import Artifact, Location, remove
 from bebert_ray.training.checkpoints import Checkpoints, State
 from bebert_ray.training.fit import Progress
-from bebert_ray.training.stages import STAGES
-from bebert_ray.training.work import Splits, Work, leave_model
+from bebert_ray.training.stages import RECIPES
+from bebert_ray.training.work import Model, Splits, Work, leave_model
 
 CLS, SEP, GOOD, BAD = 2, 3, 20, 21  # tokens of the tiny vocabulary; the last two carry the label
 
@@ -79,10 +80,11 @@ def bag() -> Callable[..., Bag]:
 
 SIZES = {"train": 24, "selection": 10, "dev": 12}
 QUICK = [
-    *(f"{stage}.epochs=1" for stage in ("teacher", "half", "ternary", "member")),
-    *(f"{stage}.batch_size=8" for stage in ("teacher", "half", "ternary", "member")),
+    *(f"{stage}.epochs=1" for stage in ("teacher", "half", "ternary", "binary", "member")),
+    *(f"{stage}.batch_size=8" for stage in ("teacher", "half", "ternary", "binary", "member")),
     "teacher.learning_rate=1e-3",  # in so few steps, enough that the outputs differ at 4 bits
     "ternary.hidden_epochs=1",
+    "binary.hidden_epochs=1",
     "training.dropout=0.1",
 ]
 
@@ -110,11 +112,13 @@ class StagesRun:
 
     Attributes:
         work: what they worked with.
+        case: the overrides that tell it from others.
         artifacts: what they made, by name.
         heard: what they reported.
     """
 
     work: Work
+    case: tuple[str, ...]
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     heard: list[Progress] = field(default_factory=list)
 
@@ -123,10 +127,19 @@ class StagesRun:
         """The number of examples by split."""
         return {name: len(columns) for name, columns in self.work.splits.named().items()}
 
+    @property
+    def start(self) -> Artifact:
+        """What the members start from."""
+        return self.artifacts[self.work.kind.start]
+
+    def train(self, stage: str, work: Work) -> Model:
+        """The model of a stage, trained anew."""
+        found = work.kind.stage(stage)
+        return RECIPES[found.recipe](work, found)
+
     def configure(self, *overrides: str) -> Config:
         """The run's configuration, with overrides."""
-        config = self.work.config
-        return load_config(None, [*QUICK, f"task={config.task}", f"bits={config.bits}", *overrides])
+        return load_config(None, [*QUICK, *self.case, *overrides])
 
     def new(self, *overrides: str) -> Work:
         """Work that finds no checkpoints, and keeps one after each step."""
@@ -158,30 +171,57 @@ class StagesRun:
         return replace(work, checkpoints=checkpoints, report=heard.append), heard
 
 
-@pytest.fixture(
-    scope="session", params=[("sst2", "1-1-8"), ("stsb", "1-1-4")], ids=lambda case: "-".join(case)
-)
-def run(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path
-) -> StagesRun:
-    name, bits = request.param
-    task = TASKS[name]
-    columns = {
-        split: make_columns(n, regression=task.is_regression, seed=i)
-        for i, (split, n) in enumerate(SIZES.items())
-    }
-    directory = Location.of(tmp_path_factory.mktemp("run"))
-    work = Work(
-        load_config(None, [*QUICK, f"task={name}", f"bits={bits}"]),
-        Splits(task, columns["train"], columns["selection"], {"dev": columns["dev"]}),
-        find_checkpoint(str(tiny_checkpoint)),
-        directory,
-        Checkpoints(directory / "checkpoints" / "none", {}),
-    )
-    made = StagesRun(work)  # in which tests go on, without being heard
-    for stage, train in STAGES.items():
-        inputs = {"stage": stage}
-        checkpoints = Checkpoints(directory / "checkpoints" / stage, inputs)
-        one = replace(work, checkpoints=checkpoints, report=made.heard.append)
-        made.artifacts[stage], _ = leave_model(one, train(one), directory / stage, stage, inputs)
-    return made
+SPLIT = [("task=sst2", "bits=1-1-8"), ("task=stsb", "bits=1-1-4")]
+BINARY = [("task=sst2", "bits=1-1-1", "binary.through=[1-1-2]")]
+
+
+@pytest.fixture(scope="session")
+def make_run(
+    tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path
+) -> Callable[[tuple[str, ...]], StagesRun]:
+    """Makes the stages of a case, once."""
+
+    @cache
+    def make(case: tuple[str, ...]) -> StagesRun:
+        config = load_config(None, [*QUICK, *case])
+        task = TASKS[config.task]
+        columns = {
+            split: make_columns(n, regression=task.is_regression, seed=i)
+            for i, (split, n) in enumerate(SIZES.items())
+        }
+        directory = Location.of(tmp_path_factory.mktemp("run"))
+        work = Work(
+            config,
+            Splits(task, columns["train"], columns["selection"], {"dev": columns["dev"]}),
+            find_checkpoint(str(tiny_checkpoint)),
+            directory,
+            Checkpoints(directory / "checkpoints" / "none", {}),
+        )
+        made = StagesRun(work, case)  # in which tests go on, without being heard
+        for name in (stage.name for stage in work.kind.stages):
+            inputs = {"stage": name}
+            checkpoints = Checkpoints(directory / "checkpoints" / name, inputs)
+            one = replace(work, checkpoints=checkpoints, report=made.heard.append)
+            model = made.train(name, one)
+            made.artifacts[name], _ = leave_model(one, model, directory / name, name, inputs)
+        return made
+
+    return make
+
+
+@pytest.fixture(scope="session", params=SPLIT + BINARY, ids="-".join)
+def run(request: pytest.FixtureRequest, make_run: Callable[..., StagesRun]) -> StagesRun:
+    """The stages of each kind of member."""
+    return make_run(request.param)
+
+
+@pytest.fixture(scope="session", params=SPLIT, ids="-".join)
+def split_run(request: pytest.FixtureRequest, make_run: Callable[..., StagesRun]) -> StagesRun:
+    """The stages of members whose weights are split."""
+    return make_run(request.param)
+
+
+@pytest.fixture(scope="session", params=BINARY, ids="-".join)
+def binary_run(request: pytest.FixtureRequest, make_run: Callable[..., StagesRun]) -> StagesRun:
+    """The stages of fully binary members."""
+    return make_run(request.param)

@@ -17,11 +17,13 @@ from bebert_ray.data.batches import collate
 from bebert_ray.data.columns import Columns
 from bebert_ray.quant.attention import ATTENTION
 from bebert_ray.training.losses import (
+    direction_losses,
     distillation_losses,
     hidden_loss,
     inputs_of,
     label_loss,
     prediction_loss,
+    projections,
     task_losses,
     weighted_mean,
 )
@@ -61,7 +63,7 @@ def test_every_loss_of_a_shuffled_batch_is_the_same(
     for loss in (
         label_loss(student, weight),
         prediction_loss(student, target, 2.0, weight),
-        hidden_loss(student, teacher, attention=True, sample_weight=weight),
+        hidden_loss(student, teacher, "scores", weight),
     ):
         with torch.no_grad():
             expected, got = (loss(collate(columns, index)) for index in (straight, shuffled))
@@ -120,18 +122,43 @@ def test_hidden_loss_of_the_teacher_itself_is_zero(
     examples: Examples, tiny_config: BertConfig
 ) -> None:
     teacher, twin = bert(tiny_config, 1), bert(tiny_config, 1)
-    loss = hidden_loss(twin, teacher, attention=True)(collate(examples(6), np.arange(6)))
+    loss = hidden_loss(twin, teacher, "scores")(collate(examples(6), np.arange(6)))
     assert loss.item() == 0
 
 
-@pytest.mark.parametrize("attention", [True, False])
+def directions_by_hand(
+    student: BertForSequenceClassification, teacher: BertForSequenceClassification, one: Any
+) -> Tensor:
+    total = torch.zeros(())
+    with projections(student) as ours, projections(teacher) as theirs, torch.no_grad():
+        student(**one), teacher(**one)
+    assert len(ours) == len(theirs) == 2 * 3  # layers, and queries, keys and values
+    for x, y in zip(ours, theirs, strict=True):
+        heads = zip(x[0], y[0], strict=True)  # [tokens, head_size] each
+        distances = [
+            (a @ a.T / (a @ a.T).norm() - b @ b.T / (b @ b.T).norm()).norm() ** 2 for a, b in heads
+        ]
+        total += sum(distances) / len(distances)
+    return total
+
+
+def test_directions_do_not_know_of_norms() -> None:
+    x, pairs = torch.randn(2, 4, 5, 8), torch.ones(2, 5, 5)
+    assert direction_losses(x, 3 * x, pairs).abs().max() < 1e-5
+    rotation = torch.linalg.qr(torch.randn(8, 8)).Q
+    assert direction_losses(x, x @ rotation, pairs).abs().max() < 1e-5
+    other = direction_losses(x, torch.randn(2, 4, 5, 8), pairs)
+    assert ((other > 0.1) & (other < 4)).all()
+
+
+@pytest.mark.parametrize("match", ["scores", "directions", None])
 def test_hidden_loss_counts_layers_and_no_padding(
-    examples: Examples, tiny_config: BertConfig, attention: bool
+    examples: Examples, tiny_config: BertConfig, match: Any
 ) -> None:
     columns = examples(5)
     student, teacher = bert(tiny_config, 1), bert(tiny_config, 2).train()
     batch = collate(columns, np.arange(5))
-    loss = hidden_loss(student, teacher, attention)
+    loss = hidden_loss(student, teacher, match)
     assert not teacher.training
     by_hand = torch.zeros(5)
     for i in range(5):  # each example alone, without any padding
@@ -141,10 +168,12 @@ def test_hidden_loss_counts_layers_and_no_padding(
         with torch.no_grad():
             ours, theirs = student(**alone, **wanted), teacher(**alone, **wanted)
         by_hand[i] = sum(map(F.mse_loss, ours.hidden_states, theirs.hidden_states))
-        if attention:
+        if match == "scores":
             by_hand[i] += sum(map(F.mse_loss, ours.attentions, theirs.attentions))
+        if match == "directions":
+            by_hand[i] += directions_by_hand(student, teacher, alone)
     weight = torch.rand(5)
-    weighted = hidden_loss(student, teacher, attention, weight)
+    weighted = hidden_loss(student, teacher, match, weight)
     with torch.no_grad():
         torch.testing.assert_close(loss(batch), by_hand.mean(), rtol=1e-4, atol=1e-6)
         expected = (by_hand * weight).mean()
@@ -155,7 +184,7 @@ def test_hidden_loss_counts_layers_and_no_padding(
 
 def test_hidden_loss_trains_the_student_only(examples: Examples, tiny_config: BertConfig) -> None:
     student, teacher = bert(tiny_config, 1), bert(tiny_config, 2)
-    hidden_loss(student, teacher, attention=True)(collate(examples(4), np.arange(4))).backward()
+    hidden_loss(student, teacher, "scores")(collate(examples(4), np.arange(4))).backward()
     assert all(p.grad is None for p in teacher.parameters())
     query: Any = student.bert.encoder.layer[1]
     assert query.attention.self.query.weight.grad.any()  # the scores of the last layer count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,16 @@ from torch import Tensor
 
 from bebert_ray.data.metrics import evaluate
 from bebert_ray.deploy.size import model_size
+from bebert_ray.kinds import activation_bits
 from bebert_ray.models.bert import load_model, load_weights
 from bebert_ray.storage import Location
 from bebert_ray.training import stages
 from bebert_ray.training.fit import predict
-from bebert_ray.training.stages import STAGES, activation_bits, train_teacher
 from bebert_ray.training.work import leave_logits, load_logits
 
 
 def same_bits(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return all(torch.equal(first[name], second[name]) for name in second)
-
-
-def test_the_stages_in_order() -> None:
-    assert list(STAGES) == ["teacher", "half", "ternary", "split"]
 
 
 def test_artifacts_hold_the_model_its_logits_and_its_scores(run: Any) -> None:
@@ -50,8 +47,8 @@ def test_artifacts_hold_the_model_its_logits_and_its_scores(run: Any) -> None:
             assert artifact.facts["scores"][name] == evaluate(task, logits[name], columns.labels)
 
 
-def test_the_models_are_what_their_stage_says(run: Any) -> None:
-    bits = activation_bits(run.work.config.bits)
+def test_the_models_are_what_their_stage_says(split_run: Any) -> None:
+    run, bits = split_run, activation_bits(split_run.work.config.bits)
     models = {stage: load_model(artifact.path) for stage, artifact in run.artifacts.items()}
     shapes = {
         stage: (model.config.width, model.config.weights, model.config.activation_bits)
@@ -61,7 +58,7 @@ def test_the_models_are_what_their_stage_says(run: Any) -> None:
         "teacher": (1.0, "full", None),
         "half": (0.5, "full", None),
         "ternary": (0.5, "ternary", bits),
-        "split": (0.5, "binary", bits),
+        "split": (0.5, "split", bits),
     }
     heads = {
         stage: [layer.attention.self.num_attention_heads for layer in model.bert.encoder.layer]
@@ -73,7 +70,42 @@ def test_the_models_are_what_their_stage_says(run: Any) -> None:
     assert model_size(models["split"]).bits < model_size(models["half"]).bits / 2
 
 
-def test_the_split_model_says_what_the_ternary_one_does_to_the_bit(run: Any) -> None:
+def test_fully_binary_models_are_what_their_stage_says(binary_run: Any) -> None:
+    models = {name: load_model(each.path) for name, each in binary_run.artifacts.items()}
+    shapes = {
+        name: (model.config.width, model.config.weights, model.config.activation_bits)
+        for name, model in models.items()
+    }
+    assert shapes == {
+        "teacher": (1.0, "full", None),
+        "binary-1-1-2": (1.0, "binary", 2),
+        "binary-1-1-1": (1.0, "binary", 1),
+    }
+    layers = [model.bert.encoder.layer for model in models.values()]
+    assert {layer.attention.self.num_attention_heads for each in layers for layer in each} == {4}
+    assert model_size(models["binary-1-1-1"]).bits < model_size(models["teacher"]).bits / 4
+
+
+@pytest.mark.parametrize(
+    ("override", "quantizer"),
+    [
+        ("binary.activations=elastic", "layer.intermediate.dense.input_quantizer.scale"),
+        ("binary.attention=softmax", "layer.attention.self.quantizers.probs.scale"),
+    ],
+)
+def test_what_the_options_of_one_bit_activations_bring(
+    binary_run: Any, override: str, quantizer: str
+) -> None:
+    plain = binary_run.train("binary-1-1-1", binary_run.new())
+    other = binary_run.train("binary-1-1-1", binary_run.new(override))
+    learned = other.get_parameter(f"bert.encoder.{quantizer.replace('layer', 'layer.1', 1)}")
+    assert learned.item() not in (0.0, 1.0), "calibrated and trained"
+    assert learned.shape == ()
+    assert set(dict(other.named_parameters())) > set(dict(plain.named_parameters()))
+
+
+def test_the_split_model_says_what_the_ternary_one_does_to_the_bit(split_run: Any) -> None:
+    run = split_run
     ternary, binary = (load_logits(run.artifacts[stage].path) for stage in ("ternary", "split"))
     assert all(np.array_equal(ternary[name], binary[name]) for name in run.sizes)
     assert ternary["dev"].std() > 0
@@ -81,15 +113,16 @@ def test_the_split_model_says_what_the_ternary_one_does_to_the_bit(run: Any) -> 
 
 def test_fits_are_reported(run: Any) -> None:
     scored = [progress for progress in run.heard if progress.score is not None]
-    assert len(scored) == 3  # teacher, half and the second part of ternary
+    trained = [stage for stage in run.work.kind.stages if stage.section is not None]
+    assert len(scored) == len(trained)  # hidden passes have no score
     assert len(run.heard) >= 4
 
 
 def test_a_stage_is_the_same_each_time(run: Any) -> None:
     torch.manual_seed(99)
-    again = train_teacher(run.new()).state_dict()
+    again = run.train("teacher", run.new()).state_dict()
     assert same_bits(again, load_weights(run.artifacts["teacher"].path))
-    other = train_teacher(run.new("seed=43")).state_dict()
+    other = run.train("teacher", run.new("seed=43")).state_dict()
     assert not same_bits(other, again)
 
 
@@ -103,16 +136,26 @@ def test_each_part_of_a_run_has_its_own_seed(run: Any) -> None:
 
 
 # From the beginning of a stage to its end there are so many checkpoints, one after each step.
-CHECKPOINTS = {"teacher": 3, "half": 3, "ternary": 6}
+CHECKPOINTS = {"teacher": 3, "half": 3, "ternary": 6, "binary-1-1-2": 6, "binary-1-1-1": 6}
 
 
 @pytest.mark.parametrize("after", range(1, 7))
 @pytest.mark.parametrize("stage", ["teacher", "half", "ternary"])
 def test_a_stage_that_died_anywhere_goes_on_to_the_same_bits(
-    run: Any, stage: str, after: int
+    split_run: Any, stage: str, after: int
 ) -> None:
     """The ternary model also between its two phases, and in the second."""
-    train, work = STAGES[stage], run.new()
+    check_that_it_goes_on(split_run, stage, after)
+
+
+@pytest.mark.parametrize("after", range(1, 7))
+@pytest.mark.parametrize("stage", ["binary-1-1-2", "binary-1-1-1"])
+def test_so_does_a_fully_binary_one(binary_run: Any, stage: str, after: int) -> None:
+    check_that_it_goes_on(binary_run, stage, after)
+
+
+def check_that_it_goes_on(run: Any, stage: str, after: int) -> None:
+    train, work = partial(run.train, stage), run.new()
     if after > CHECKPOINTS[stage]:
         assert not run.dies(work, train, after), "so many checkpoints there should not be"
         return
@@ -127,17 +170,18 @@ def test_a_stage_that_died_anywhere_goes_on_to_the_same_bits(
 
 
 def test_the_half_model_keeps_what_the_teacher_needs_most(
-    run: Any, monkeypatch: pytest.MonkeyPatch
+    split_run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    run = split_run
     asked: list[Any] = []
     narrow_ = stages.narrow_
     monkeypatch.setattr(stages, "narrow_", lambda *given: (asked.append(given), narrow_(*given)))
-    STAGES["half"](run.new())
+    run.train("half", run.new())
     (_, width, ranks) = asked[0]
     assert width == 0.5
     assert all(layer.max() > 0 for layer in (*ranks.heads, *ranks.neurons))
     asked.clear()
-    whole = STAGES["half"](run.new("width=1"))
+    whole = run.train("half", run.new("width=1"))
     assert not asked
     assert whole.config.width == 1.0
 
@@ -145,7 +189,7 @@ def test_the_half_model_keeps_what_the_teacher_needs_most(
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_round_leaves_what_boosting_needs_of_it(run: Any, tmp_path: Path, precision: str) -> None:
     work = run.new(f"training.precision={precision}")
-    model, place = work.parent("split"), Location.of(tmp_path / "000-round-0")
+    model, place = work.parent(work.kind.start), Location.of(tmp_path / "000-round-0")
     artifact, logits = leave_logits(work, model, place, "round", {"member": 0})
     assert {file.name for file in tmp_path.glob("*/*")} == {"artifact.json", "logits.safetensors"}
     assert (artifact.stage, artifact.inputs) == ("round", {"member": 0})

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from bebert_ray.training.starvation import starved_parameters
+
+
+def network() -> nn.ModuleDict:
+    return nn.ModuleDict(
+        {
+            "table": nn.Embedding(5, 3, sparse=True),
+            "used": nn.Linear(3, 2),
+            "dead": nn.Linear(3, 2),
+            "unreached": nn.Linear(3, 2),
+        }
+    )
+
+
+def step(model: nn.ModuleDict, alive: bool = False) -> None:
+    x = model["table"](torch.tensor([1, 2]))
+    loss = model["used"](x).sum() + model["dead"](x).sum() * float(alive)
+    loss.backward()
+    model.zero_grad()
+
+
+def test_those_without_a_gradient_are_named() -> None:
+    model = network()
+    with starved_parameters(model) as starved:
+        for _ in range(3):
+            step(model)
+    assert starved == ["dead.bias", "dead.weight"]
+
+
+def test_one_gradient_in_an_epoch_will_do() -> None:
+    model = network()
+    with starved_parameters(model) as starved:
+        for alive in (False, True, False):
+            step(model, alive)
+    assert starved == []
+
+
+def test_nothing_is_watched_afterwards() -> None:
+    model = network()
+    with starved_parameters(model) as starved:
+        step(model, alive=True)
+    step(model)
+    assert starved == []
+    with starved_parameters(model) as starved:
+        step(model)
+    assert starved == ["dead.bias", "dead.weight"]
