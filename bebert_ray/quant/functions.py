@@ -31,7 +31,8 @@ def _mean_magnitude(weight: Tensor, per_row: bool) -> Tensor:
 class _Binarize(Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, per_row: bool) -> Tensor:
-        return weight.sign().mul_(_mean_magnitude(weight, per_row))
+        signs, scale = binary_weight(weight, per_row)
+        return torch.where(signs, scale, -scale)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -41,8 +42,8 @@ class _Binarize(Function):
 class _Ternarize(Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, per_row: bool) -> Tensor:
-        kept = ternary_mask(weight, per_row)
-        return weight.sign().mul_(kept).mul_(ternary_scale(weight, kept, per_row))
+        levels, scale = ternary_weight(weight, per_row)
+        return levels.mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -135,8 +136,29 @@ def ternary_scale(weight: Tensor, kept: Tensor, per_row: bool = False) -> Tensor
     return (total / count.clamp(min=1)).to(weight.dtype)
 
 
+def binary_weight(weight: Tensor, per_row: bool = False) -> tuple[Tensor, Tensor]:
+    """What `binarize` makes of a weight: where it is positive, and its magnitude.
+
+    Returns:
+        Bool, of the shape of `weight`, and float, [] or [rows, 1].
+    """
+    return weight >= 0, _mean_magnitude(weight, per_row)
+
+
+def ternary_weight(weight: Tensor, per_row: bool = False) -> tuple[Tensor, Tensor]:
+    """What `ternarize` makes of a weight: its levels of -1, 0 and 1, and their magnitude.
+
+    Returns:
+        Float, of the shape of `weight`, and float, [] or [rows, 1].
+    """
+    kept = ternary_mask(weight, per_row)
+    return weight.sign().mul_(kept), ternary_scale(weight, kept, per_row)
+
+
 def binarize(weight: Tensor, per_row: bool = False) -> Tensor:
     """Binary Weight Network: ``mean|w| * sign(w)``; the gradient passes straight through.
+
+    A sign is never 0, so that one bit can hold it: 0 counts as positive.
 
     Args:
         weight: latent weights, [rows, columns].
