@@ -137,9 +137,21 @@ def build(config: BertConfig, weights: dict[str, Tensor]) -> BertForSequenceClas
             it.
         weights: the tensors of such a model by name; the model takes them over.
     """
+    model = outline(config)
+    model.load_state_dict(weights, assign=True)
+    model.requires_grad_(True)
+    # The two buffers that are not in the state dict.
+    embeddings: Any = model.bert.embeddings
+    embeddings.position_ids = torch.arange(config.max_position_embeddings)[None]
+    embeddings.token_type_ids = torch.zeros_like(embeddings.position_ids)
+    return model
+
+
+def outline(config: BertConfig) -> BertForSequenceClassification:
+    """A model of the shape that `config` tells, on the meta device: without weights."""
     config._attn_implementation = ATTENTION
     kind = config.weights
-    with torch.device("meta"):  # only the shapes: no weights are made just to be replaced
+    with torch.device("meta"):
         model = BertForSequenceClassification(config)
         model.bert.embeddings.word_embeddings.sparse = True
         if config.width < 1:
@@ -152,12 +164,6 @@ def build(config: BertConfig, weights: dict[str, Tensor]) -> BertForSequenceClas
             binarize_(
                 model, config.activation_bits, config.elastic, config.softmax, config.two_sets
             )
-    model.load_state_dict(weights, assign=True)
-    model.requires_grad_(True)
-    # The two buffers that are not in the state dict.
-    embeddings: Any = model.bert.embeddings
-    embeddings.position_ids = torch.arange(config.max_position_embeddings)[None]
-    embeddings.token_type_ids = torch.zeros_like(embeddings.position_ids)
     return model
 
 

@@ -49,8 +49,8 @@ def binarize_(
             setattr(attention, name, binary(getattr(attention, name)))
         layer.attention.output.dense = binary(layer.attention.output.dense)
         layer.intermediate.dense = binary(layer.intermediate.dense)
-        if two_sets and activation_bits < 8:
-            layer.intermediate.intermediate_act_fn = ACT2FN["relu"]
+        activation = "relu" if two_sets and activation_bits < 8 else model.config.hidden_act
+        layer.intermediate.intermediate_act_fn = ACT2FN[activation]
         layer.output.dense = binary(layer.output.dense, symmetric=not two_sets)
     bert.pooler.dense = binary(bert.pooler.dense)
     model.config.weights, model.config.activation_bits = "binary", activation_bits

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from bebert_ray.quant.functions import MIN_STEP, dot, where_strictly_inside
+from bebert_ray.quant.functions import MIN_STEP, dot, mean_magnitude, where_strictly_inside
 
 
 class _Sign(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scaled: bool) -> Tensor:
         ctx.save_for_backward(x)
-        signs = torch.where(x < 0, -1.0, 1.0).to(x.dtype)
-        return signs.mul_(x.abs().mean(-1, keepdim=True)) if scaled else signs
+        magnitude = mean_magnitude(x, per_row=True) if scaled else x.new_ones(())
+        return torch.copysign(magnitude, x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -43,14 +43,13 @@ class _Boolean(Function):
 class _CenterBinarize(Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor) -> Tensor:
-        signs, scale = signs_and_scale(weight)
-        ctx.save_for_backward(weight)
-        return torch.where(signs, scale, -scale)
+        centred = _centred(weight)
+        ctx.save_for_backward(centred)
+        return torch.copysign(mean_magnitude(weight, per_row=True), centred)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (weight,) = ctx.saved_tensors
-        centred = weight - weight.mean(-1, keepdim=True)
+        (centred,) = ctx.saved_tensors
         inside = where_strictly_inside(grad, centred, -1.0, 1.0)
         return inside - inside.mean(-1, keepdim=True)
 
@@ -61,7 +60,7 @@ class _Elastic(Function):
         scale = scale.clamp(min=MIN_STEP).to(x.dtype)
         scaled = (x - threshold.to(x.dtype)) / scale
         if signed:
-            level = torch.where(scaled < 0, -1.0, 1.0).to(x.dtype)
+            level = torch.copysign(scaled.new_ones(()), scaled)
         else:
             level = (scaled > 0.5).to(x.dtype)
         ctx.save_for_backward(scaled, level)
@@ -88,10 +87,11 @@ def signs_and_scale(weight: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Bool [..., columns], and float [..., 1].
     """
-    # The mean is taken in float64: it then does not depend on how many threads share the sum.
-    mean = weight.mean(-1, keepdim=True, dtype=torch.float64).to(weight.dtype)
-    scale = weight.abs().mean(-1, keepdim=True, dtype=torch.float64).to(weight.dtype)
-    return weight >= mean, scale
+    return ~_centred(weight).signbit(), mean_magnitude(weight, per_row=True)
+
+
+def _centred(weight: Tensor) -> Tensor:
+    return weight - weight.mean(-1, keepdim=True)
 
 
 def sign(x: Tensor, scaled: bool = False) -> Tensor:

@@ -19,19 +19,22 @@ MIN_STEP = 1e-5  # a learned step must not reach zero
 MARGIN = 1e-4  # makes the bounds of the LSQ range belong to it
 
 
-def _mean_magnitude(weight: Tensor, per_row: bool) -> Tensor:
+def mean_magnitude(weight: Tensor, per_row: bool) -> Tensor:
+    """``mean|w|`` of the tensor, [], or of each row, [..., 1]."""
     # Summed in float64: the scale then does not depend on how many threads share the reduction, and
-    # the two halves of a split weight get exactly half of the ternary scale.
-    magnitude = weight.abs()
+    # the two halves of a split weight get exactly half of the ternary scale. As a norm, it takes
+    # one pass over the memory, which is what quantizing a weight costs.
     if per_row:
-        return magnitude.mean(dim=-1, keepdim=True, dtype=torch.float64).to(weight.dtype)
-    return magnitude.mean(dtype=torch.float64).to(weight.dtype)
+        total = torch.linalg.vector_norm(weight, 1, -1, keepdim=True, dtype=torch.float64)
+        return (total / weight.shape[-1]).to(weight.dtype)
+    total = torch.linalg.vector_norm(weight, 1, dtype=torch.float64)
+    return (total / weight.numel()).to(weight.dtype)
 
 
 class _Binarize(Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, per_row: bool) -> Tensor:
-        return weight.sign().mul_(_mean_magnitude(weight, per_row))
+        return torch.copysign(mean_magnitude(weight, per_row), weight)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -41,8 +44,8 @@ class _Binarize(Function):
 class _Ternarize(Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, per_row: bool) -> Tensor:
-        kept = ternary_mask(weight, per_row)
-        return weight.sign().mul_(kept).mul_(ternary_scale(weight, kept, per_row))
+        levels, scale = ternary_weight(weight, per_row)
+        return levels.mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -123,7 +126,7 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
 
 def ternary_mask(weight: Tensor, per_row: bool = False) -> Tensor:
     """Where TWN keeps a weight: |w| > 0.7 mean|w|. Bool, same shape as `weight`."""
-    return weight.abs() > TERNARY_THRESHOLD * _mean_magnitude(weight, per_row)
+    return weight.abs() > TERNARY_THRESHOLD * mean_magnitude(weight, per_row)
 
 
 def ternary_scale(weight: Tensor, kept: Tensor, per_row: bool = False) -> Tensor:
@@ -137,8 +140,29 @@ def ternary_scale(weight: Tensor, kept: Tensor, per_row: bool = False) -> Tensor
     return (total / count.clamp(min=1)).to(weight.dtype)
 
 
+def binary_weight(weight: Tensor, per_row: bool = False) -> tuple[Tensor, Tensor]:
+    """What `binarize` makes of a weight: where it is positive, and its magnitude.
+
+    Returns:
+        Bool, of the shape of `weight`, and float, [] or [rows, 1].
+    """
+    return ~weight.signbit(), mean_magnitude(weight, per_row)
+
+
+def ternary_weight(weight: Tensor, per_row: bool = False) -> tuple[Tensor, Tensor]:
+    """What `ternarize` makes of a weight: its levels of -1, 0 and 1, and their magnitude.
+
+    Returns:
+        Float, of the shape of `weight`, and float, [] or [rows, 1].
+    """
+    kept = ternary_mask(weight, per_row)
+    return weight.sign().mul_(kept), ternary_scale(weight, kept, per_row)
+
+
 def binarize(weight: Tensor, per_row: bool = False) -> Tensor:
     """Binary Weight Network: ``mean|w| * sign(w)``; the gradient passes straight through.
+
+    A sign is never 0, so that one bit can hold it: 0 counts as positive.
 
     Args:
         weight: latent weights, [rows, columns].

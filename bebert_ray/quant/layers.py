@@ -2,6 +2,9 @@
 
 `Ternary*` hold one latent weight; `Split*` hold the two latent halves that ternary weight splitting
 makes of it; `Binary*` hold one latent weight of full width, for one bit.
+
+What a layer computes with, it tells: `binary_weights` (one table, or one a half) or
+`ternary_weights`, each a table with its scales, whose product is the weight.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bebert_ray.quant.binary import center_binarize, signs_and_scale
-from bebert_ray.quant.functions import binarize, ternarize
+from bebert_ray.quant.functions import binarize, binary_weight, ternarize, ternary_weight
 from bebert_ray.quant.quantizers import activation_quantizer
 
 
@@ -26,6 +29,10 @@ class TernaryLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Project with the ternary weight."""
         return F.linear(self.input_quantizer(x), ternarize(self.weight), self.bias)
+
+    def ternary_weights(self) -> list[tuple[Tensor, Tensor]]:
+        """Levels of -1, 0 and 1, [rows, columns], and their scale, []."""
+        return [ternary_weight(self.weight)]
 
 
 class SplitLinear(nn.Module):
@@ -48,6 +55,10 @@ class SplitLinear(nn.Module):
             self.input_quantizer(x), binarize(self.weight_1) + binarize(self.weight_2), self.bias
         )
 
+    def binary_weights(self) -> list[tuple[Tensor, Tensor]]:
+        """Of each half, where it is positive, bool [rows, columns], and its scale, []."""
+        return [binary_weight(weight) for weight in (self.weight_1, self.weight_2)]
+
 
 class TernaryEmbedding(nn.Module):
     """Rows ternarized after the look-up, each with its own scale: ids [...] to [..., features]."""
@@ -60,6 +71,10 @@ class TernaryEmbedding(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """Look the rows up and ternarize them."""
         return ternarize(F.embedding(ids, self.weight, self.padding_idx, sparse=True), per_row=True)
+
+    def ternary_weights(self) -> list[tuple[Tensor, Tensor]]:
+        """Levels of -1, 0 and 1, [rows, columns], and their scales, [rows, 1]."""
+        return [ternary_weight(self.weight, per_row=True)]
 
 
 class SplitEmbedding(nn.Module):
@@ -76,6 +91,10 @@ class SplitEmbedding(nn.Module):
         first = F.embedding(ids, self.weight_1, self.padding_idx, sparse=True)
         second = F.embedding(ids, self.weight_2, self.padding_idx, sparse=True)
         return binarize(first, per_row=True) + binarize(second, per_row=True)
+
+    def binary_weights(self) -> list[tuple[Tensor, Tensor]]:
+        """Of each half, where it is positive, bool [rows, columns], and its scales, [rows, 1]."""
+        return [binary_weight(weight, per_row=True) for weight in (self.weight_1, self.weight_2)]
 
 
 class BinaryLinear(nn.Module):

@@ -21,7 +21,7 @@ from bebert_ray.config import Config
 from bebert_ray.data.columns import Columns
 from bebert_ray.data.metrics import evaluate, primary
 from bebert_ray.data.tasks import Task
-from bebert_ray.deploy.size import model_size
+from bebert_ray.deploy.accounting import costs, total
 from bebert_ray.kinds import Kind, kind_of
 from bebert_ray.models.bert import Checkpoint, load_model, save_model
 from bebert_ray.storage import Artifact, Location, commit, fetch
@@ -202,7 +202,7 @@ def leave_model(
     model.cpu()
     facts = {
         "scores": _scores(work, splits, logits),
-        "bits": model_size(model).bits,
+        "bits": 8 * total(costs(model)).bytes,
         "seconds": work.checkpoints.seconds,
         "versions": versions(),
     }

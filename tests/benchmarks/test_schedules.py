@@ -58,7 +58,11 @@ def test_ratios_medians_and_means():
         "parallel/sequential": 0.4,
         "pipelined/sequential-all-cpus": 0.625,
     }
-    assert figures["schedules"]["pipelined"] == {"seconds": 100.0, "outside": 0.01, "ensemble": 0.72}
+    assert figures["schedules"]["pipelined"] == {
+        "seconds": 100.0,
+        "outside": 0.01,
+        "ensemble": 0.72,
+    }
     assert len(figures["outcomes"]) == len(OUTCOMES)
 
 

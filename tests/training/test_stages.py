@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bebert_ray.data.metrics import evaluate
-from bebert_ray.deploy.size import model_size
+from bebert_ray.deploy.accounting import costs, total
 from bebert_ray.kinds import activation_bits
 from bebert_ray.models.bert import load_model, load_weights
 from bebert_ray.storage import Location
@@ -37,7 +37,7 @@ def test_artifacts_hold_the_model_its_logits_and_its_scores(run: Any) -> None:
         assert {"bebert_ray", "torch", "transformers"} <= set(artifact.facts["versions"])
         assert artifact.facts["seconds"] > 0
         model = load_model(artifact.path)
-        assert artifact.facts["bits"] == model_size(model).bits
+        assert artifact.facts["bits"] == 8 * total(costs(model)).bytes
         logits = load_logits(artifact.path)
         assert set(logits) == set(run.sizes) == set(artifact.facts["scores"])
         for name, columns in run.work.splits.named().items():
@@ -67,7 +67,7 @@ def test_the_models_are_what_their_stage_says(split_run: Any) -> None:
     assert heads == {"teacher": [4, 4], "half": [2, 2], "ternary": [2, 2], "split": [2, 2]}
     dropout = {stage: model.config.hidden_dropout_prob for stage, model in models.items()}
     assert dropout == {"teacher": 0.1, "half": 0.1, "ternary": 0, "split": 0}
-    assert model_size(models["split"]).bits < model_size(models["half"]).bits / 2
+    assert total(costs(models["split"])).bytes < total(costs(models["half"])).bytes / 2
 
 
 def test_fully_binary_models_are_what_their_stage_says(binary_run: Any) -> None:
@@ -83,7 +83,9 @@ def test_fully_binary_models_are_what_their_stage_says(binary_run: Any) -> None:
     }
     layers = [model.bert.encoder.layer for model in models.values()]
     assert {layer.attention.self.num_attention_heads for each in layers for layer in each} == {4}
-    assert model_size(models["binary-1-1-1"]).bits < model_size(models["teacher"]).bits / 4
+    binary, teacher = (total(costs(models[name])) for name in ("binary-1-1-1", "teacher"))
+    assert binary.bytes < teacher.bytes / 4
+    assert binary.bit_operations < teacher.bit_operations / 100
 
 
 @pytest.mark.parametrize(
