@@ -105,6 +105,9 @@ class BinaryLinear(nn.Module):
         input_quantizer: of the activations.
     """
 
+    weight: nn.Parameter
+    bias: nn.Parameter
+
     def __init__(self, linear: nn.Linear | BinaryLinear, input_quantizer: nn.Module):
         super().__init__()
         self.input_quantizer = input_quantizer
@@ -122,6 +125,9 @@ class BinaryLinear(nn.Module):
 
 class BinaryEmbedding(nn.Module):
     """Rows binarized after the look-up, each with its own scale: ids [...] to [..., features]."""
+
+    weight: nn.Parameter
+    padding_idx: int | None
 
     def __init__(self, embedding: nn.Embedding | BinaryEmbedding):
         super().__init__()

@@ -19,6 +19,8 @@ from bebert_ray.training.fit import predict
 from bebert_ray.training.member import MemberTraining
 from bebert_ray.training.work import Model, Work, leave_model, load_logits
 
+from .conftest import BINARY, SPLIT
+
 STRATEGIES, MODES = ["A", "B", "C"], ["resample", "loss"]
 
 
@@ -173,7 +175,7 @@ def in_a_process_each(run: Any, work: Work) -> Iterator[tuple[dict[str, Tensor],
         assert {progress.round for progress in heard} == {r}, "no round is trained twice"
 
 
-@pytest.mark.parametrize("run", [("sst2", "1-1-8")], ids=["sst2"], indirect=True)
+@pytest.mark.parametrize("run", [SPLIT[0], *BINARY], ids="-".join, indirect=True)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("mode", MODES)
 def test_rounds_come_to_the_same_in_one_process_in_several_and_from_nothing(
@@ -203,7 +205,7 @@ def test_the_first_round_knows_nothing_of_the_second(run: Any) -> None:
     assert not same_bits(outcome(work, training.advance(work, other))[0], second[0])
 
 
-@pytest.mark.parametrize("run", [("stsb", "1-1-4")], ids=["stsb"], indirect=True)
+@pytest.mark.parametrize("run", [SPLIT[1], *BINARY], ids="-".join, indirect=True)
 @pytest.mark.parametrize("after", [1, 3, 4, 8, 9, 10, 12, 14, 15, 16])
 def test_a_member_that_died_anywhere_goes_on_to_the_same_bits(run: Any, after: int) -> None:
     """Strategy C: 1 pass over hidden states, then 2 rounds of 2 epochs; 3 steps each."""
