@@ -105,8 +105,8 @@ class BinaryLinear(nn.Module):
         input_quantizer: of the activations.
     """
 
-    weight: nn.Parameter
-    bias: nn.Parameter
+    weight: Tensor
+    bias: Tensor
 
     def __init__(self, linear: nn.Linear | BinaryLinear, input_quantizer: nn.Module):
         super().__init__()
@@ -126,7 +126,7 @@ class BinaryLinear(nn.Module):
 class BinaryEmbedding(nn.Module):
     """Rows binarized after the look-up, each with its own scale: ids [...] to [..., features]."""
 
-    weight: nn.Parameter
+    weight: Tensor
     padding_idx: int | None
 
     def __init__(self, embedding: nn.Embedding | BinaryEmbedding):
