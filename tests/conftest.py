@@ -166,6 +166,7 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_run(tiny_checkpoint: Path, reviews: Path) -> list[str]:
     """Overrides of a run of two members on `reviews` that takes seconds, and learns."""
+    stages = ("teacher", "half", "ternary", "binary", "member")
     return [
         "task=custom",
         f"data.path={reviews}",
@@ -173,12 +174,14 @@ def tiny_run(tiny_checkpoint: Path, reviews: Path) -> list[str]:
         "data.label_column=label",
         "data.max_length=32",
         f"model={tiny_checkpoint}",
-        *(f"{stage}.batch_size=8" for stage in ("teacher", "half", "ternary", "member")),
-        *(f"{stage}.learning_rate=1e-3" for stage in ("teacher", "half", "ternary", "member")),
+        *(f"{stage}.batch_size=8" for stage in stages),
+        *(f"{stage}.learning_rate=1e-3" for stage in stages),
         "teacher.epochs=12",
         "half.epochs=4",
         "ternary.hidden_epochs=1",
         "ternary.epochs=2",
+        "binary.hidden_epochs=1",
+        "binary.epochs=2",
         "member.epochs=1",
         "training.dropout=0",
         "ensemble.members=2",

@@ -23,7 +23,7 @@ def tiny_run(directory: Path, examples: int) -> list[str]:
     """
     _write_reviews(directory, examples)
     _write_encoder(directory)
-    stages = ("teacher", "half", "ternary", "member")
+    stages = ("teacher", "half", "ternary", "binary", "member")
     return [
         "task=custom",
         f"model={directory}",

@@ -9,6 +9,7 @@ import pytest
 
 from bebert_ray.ensemble.driver import make_plan
 from bebert_ray.storage import find
+from bebert_ray.training import stages
 from bebert_ray.training.work import load_logits
 
 STAGES = ["teacher", "half", "ternary", "split"]
@@ -306,3 +307,49 @@ def test_results_hold_all_that_a_figure_depends_on(finished, runner):
     assert json.loads(json.dumps(everything, allow_nan=False))
     step = runner.output / "teacher"
     assert find(step, json.loads((step / "artifact.json").read_text())["inputs"])
+
+
+# --- fully binary members -----------------------------------------------------------------------
+
+BINARY = ("bits=1-1-1", "binary.through=[1-1-2]", "binary.activations=elastic")
+BINARY_STAGES = ["teacher", "binary-1-1-2", "binary-1-1-1"]
+
+
+@pytest.mark.parametrize("strategy", ["A", "B", "C"])
+def test_fully_binary_members_are_boosted_in_rounds_and_taken_up_like_others(runner, strategy):
+    settings = (*BINARY, *PIPELINED, f"ensemble.strategy={strategy}")
+    first = runner(*settings)
+    assert runner.taken == [*BINARY_STAGES, *ROUNDS, *MEMBERS]
+    assert list(make_plan(runner.prepare(*settings))) == [
+        *("data", *BINARY_STAGES),
+        *(name for pair in zip(ROUNDS, MEMBERS, strict=True) for name in pair),
+    ]
+    assert list(first.stages) == BINARY_STAGES
+    bits = member_bytes(first)
+    assert bits["000"] != bits["001"]
+    shutil.rmtree(runner.output / "members" / "001")
+    again = runner(*settings)
+    assert runner.taken == [MEMBERS[1]]
+    assert member_bytes(again) == bits
+    assert again.summary()["ensemble"] == first.summary()["ensemble"]
+
+
+def test_members_that_have_learnt_nothing_are_named(runner):
+    results = runner(*BINARY, "teacher.epochs=1", "teacher.learning_rate=1e-9", "member.epochs=1")
+    weak = [text for text in results.note.split("; ") if "chance on the selection split" in text]
+    assert weak[0].startswith("binary-1-1-1 is no better than chance")
+
+
+def test_a_layer_without_gradient_is_told_of(runner, monkeypatch):
+    binarize_ = stages.binarize_
+
+    def binarize_far_from_the_mean(model, *given, **options):
+        binarize_(model, *given, **options)
+        for layer in model.bert.encoder.layer:
+            layer.output.dense.weight.data[:, ::2] += 50
+
+    monkeypatch.setattr(stages, "binarize_", binarize_far_from_the_mean)
+    runner(*BINARY)
+    told = [event for event in runner.events if "no gradient" in event.get("text", "")]
+    assert {event["stage"] for event in told} >= {"binary-1-1-2", "binary-1-1-1"}
+    assert "bert.encoder.layer.0.output.dense.weight and " in told[0]["text"]

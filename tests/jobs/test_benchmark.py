@@ -61,3 +61,19 @@ def test_the_same_members_under_each_schedule(tiny_run, tmp_path):
     stages = tmp_path / "runs" / "seed-1" / "stages"
     assert not (stages / "members").exists()
     assert "member" not in (stages / "metrics.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_members_of_each_kind_side_by_side(tiny_run, tmp_path):
+    kinds = ["1-1-8", "1-1-1-bit-through-2"]
+    job = benchmark(
+        *("kinds", *tiny_run, "--kinds", *kinds, "--seeds", 1, "--output", tmp_path / "runs")
+    )
+    result = figures(job)
+    assert [outcome["kind"] for outcome in result["outcomes"]] == kinds
+    split, binary = result["outcomes"]
+    assert split["teacher"] == binary["teacher"], "they have it in common"
+    assert len(binary["members"]) == len(binary["ensembles"]) == 2
+    assert binary["cost"]["bit_operations"] < split["cost"]["bit_operations"]
+    home = tmp_path / "runs" / "seed-1" / "1-1-1-bit-through-2"
+    assert {path.name for path in home.glob("binary-*")} == {"binary-1-1-2", "binary-1-1-1"}
