@@ -78,9 +78,11 @@ def split_members(config: Config) -> Kind:
 def fully_binary_members(config: Config) -> Kind:
     """BiBERT: the teacher's own weights binarized; as BiT does, by way of wider activations."""
     stages = [_teacher(config)]
-    settings = asdict(config.binary)
-    del settings["through"]
     for bits in (*config.binary.through, config.bits):
+        settings = asdict(config.binary)
+        del settings["through"]
+        if activation_bits(bits) > 1:
+            del settings["activations"], settings["attention"], settings["two_sets"]
         inputs = {"bits": bits, "binary": settings}
         parents = (stages[-1].name,)
         stages.append(Stage(f"binary-{bits}", "binary", parents, config.binary, bits, inputs))

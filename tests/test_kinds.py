@@ -47,6 +47,15 @@ def test_members_by_way_of_wider_activations():
     assert found.stages[2].inputs == direct.inputs, "but for its parent, it is the same model"
 
 
+def test_choices_among_one_bit_activations_mean_nothing_to_wider_ones():
+    plain, other = (
+        kind("bits=1-1-1", "binary.through=[1-1-2]", f"binary.activations={activations}").stages
+        for activations in ("sign", "elastic")
+    )
+    assert plain[1].inputs == other[1].inputs
+    assert plain[2].inputs != other[2].inputs
+
+
 def test_the_width_follows_the_bits():
     for bits in KINDS:
         config = load_config(None, ["task=mrpc", f"bits={bits}"])
