@@ -37,7 +37,8 @@ exit code: 0 all runs ended the same, 1 one did not"""
 EXAMPLES = """\
 examples:
   python jobs/chaos.py
-  python jobs/chaos.py --kills 6 --seed 1 --schedule sequential --output runs/chaos"""
+  python jobs/chaos.py --kills 6 --seed 1 --schedule sequential --output runs/chaos
+  python jobs/chaos.py --kills 6 bits=1-1-1 binary.through=[1-1-2]"""
 
 TRAIN = 256  # examples
 NODES = 2  # of one CPU each, beside a head that takes no steps
@@ -79,7 +80,9 @@ class Trial:
         )
 
 
-def chaos(kills: int, seed: int, members: int, schedule: str, output: Path) -> dict[str, Any]:
+def chaos(
+    kills: int, seed: int, members: int, schedule: str, overrides: list[str], output: Path
+) -> dict[str, Any]:
     """The undisturbed run, and a run for each kill.
 
     Args:
@@ -87,6 +90,7 @@ def chaos(kills: int, seed: int, members: int, schedule: str, output: Path) -> d
         seed: of the moments and the victims.
         members: of the ensemble.
         schedule: `pipelined` or `sequential`.
+        overrides: of whatever else of the configuration.
         output: new directory for the runs; those that end as they should are deleted.
 
     Returns:
@@ -101,6 +105,7 @@ def chaos(kills: int, seed: int, members: int, schedule: str, output: Path) -> d
         f"ensemble.schedule={schedule}",
         "member.epochs=4",
         "training.checkpoint_every=8",
+        *overrides,
     ]
     rng = random.Random(seed)
     moments = [(number + rng.random()) / kills for number in range(kills)]
@@ -348,11 +353,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--members", type=int, default=4, help="of the ensemble (default: 4)")
     parser.add_argument("--schedule", choices=["pipelined", "sequential"], default="pipelined")
     parser.add_argument("--output", type=Path, help="new directory (default: a temporary one)")
-    flags = parser.parse_args(arguments)
+    parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="set a key")
+    flags = parser.parse_intermixed_args(arguments)
     output = (flags.output or Path(tempfile.mkdtemp(prefix="chaos-"))).absolute()
     output.mkdir(parents=True, exist_ok=True)
     print(f"runs: {output}", flush=True)
-    result = chaos(flags.kills, flags.seed, flags.members, flags.schedule, output)
+    result = chaos(flags.kills, flags.seed, flags.members, flags.schedule, flags.overrides, output)
     print(json.dumps(result), flush=True)
     if result["same"] < flags.kills:
         raise RunError(f"{flags.kills - result['same']} of {flags.kills} runs did not end the same")
