@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import BertForSequenceClassification, BertTokenizer
 
 from bebert_ray.models.bert import find_checkpoint, load_encoder
+from bebert_ray.models.binarize import binarize_
 from bebert_ray.models.split import split_, ternarize_
 from bebert_ray.models.width import narrow_
 from bebert_ray.quant.quantizers import calibrate_
@@ -27,15 +28,22 @@ def batch() -> dict[str, Tensor]:
 
 @pytest.fixture
 def member(tiny_checkpoint: Path, batch: dict[str, Tensor]) -> Member:
-    """Makes a tiny member, as if it were trained: member(seed=0, bits=8, labels=2)."""
+    """Makes a tiny member, as if it were trained: member(seed=0, bits=8, labels=2).
+
+    With 8 and 4 bits of activations its weights are split, with fewer they are not.
+    """
 
     def make(seed: int = 0, bits: int = 8, labels: int = 2) -> BertForSequenceClassification:
         torch.manual_seed(seed)
         model = load_encoder(find_checkpoint(str(tiny_checkpoint)), labels, dropout=0.0).eval()
-        narrow_(model, 0.5)
-        ternarize_(model, bits)
+        if bits > 2:
+            narrow_(model, 0.5)
+            ternarize_(model, bits)
+        else:
+            binarize_(model, bits)
         calibrate_(model, batch)
-        split_(model)
+        if bits > 2:
+            split_(model)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter += 0.02 * torch.randn_like(parameter)

@@ -89,7 +89,7 @@ def test_the_buffers_hold_a_bit_a_weight() -> None:
     assert {name for name, _ in packed.named_parameters()} == {"bias", "input_quantizer.clip"}
 
 
-@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("bits", [8, 4, 2, 1])
 @torch.no_grad()
 def test_a_packed_model_computes_and_costs_the_same(
     member: Member, batch: dict[str, Tensor], bits: int
