@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from bebert_ray.deploy.quantizer import FLOAT_BITS
+
 CARD = """\
 ---
 library_name: transformers
@@ -89,7 +91,7 @@ def model_card(inputs: dict[str, Any], facts: dict[str, Any]) -> str:
         metrics=" | ".join(metrics),
         rules="|".join("---" for _ in metrics),
         scores="\n".join(rows),
-        float_bits=16 if inputs["remainder"] == "fp16" else 32,
+        float_bits=FLOAT_BITS[inputs["remainder"]],
         difference=facts["logit_difference"],
         **{f"{name}_mb": size / 1e6 for name, size in facts["bytes"].items()},
         seed=config["seed"],

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from bebert_ray.data.metrics import evaluate
-from bebert_ray.deploy.accounting import costs, total
 from bebert_ray.deploy.card import model_card
 from bebert_ray.deploy.manifest import CARD
 from bebert_ray.deploy.model import BebertForSequenceClassification, packed_model
 from bebert_ray.ensemble.aggregate import combine
 from bebert_ray.models.bert import load_model, load_tokenizer
 from bebert_ray.storage import Artifact, Location, commit, fetch
+from bebert_ray.training.fit import predict
 from bebert_ray.training.work import Logits, Work, load_logits, versions
 
 
@@ -73,8 +73,7 @@ def stored_bytes(model: BebertForSequenceClassification, directory: Path) -> dic
 
     The file has a header with the names of the tensors besides, and those that members share once.
     """
-    bits = 16 if model.config.quantization_config.remainder == "fp16" else 32
-    sums = total([cost for member in model.members for cost in costs(member, float_bits=bits)])
+    sums = model.summary().ensemble
     return {
         "weights": sums.weight_bytes,
         "scales": sums.scale_bytes,
@@ -91,12 +90,8 @@ def _score(
     splits = {"selection": work.splits.selection, **work.splits.dev}
     scores, difference = {}, 0.0
     for name, columns in splits.items():
-        logits = np.stack(
-            [
-                work.predict_split(work.place(member), columns, size, "fp32")
-                for member in model.members
-            ]
-        )
+        # Here alone: helpers know the trained members, not the packed ones.
+        logits = np.stack([predict(work.place(each), columns, size) for each in model.members])
         before = np.stack([each[name] for each in trained])
         difference = max(difference, float(np.abs(logits - before).max(initial=0.0)))
         scores[name] = evaluate(

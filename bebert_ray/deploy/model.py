@@ -19,9 +19,11 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from bebert_ray.deploy.accounting import TOKENS
 from bebert_ray.deploy.manifest import check, write_manifest
 from bebert_ray.deploy.packed import pack_
-from bebert_ray.deploy.quantizer import PackedConfig, PackedQuantizer, Remainder
+from bebert_ray.deploy.quantizer import FLOAT_BITS, PackedConfig, PackedQuantizer, Remainder
+from bebert_ray.deploy.summary import Summary, summarize
 from bebert_ray.models.bert import outline
 
 
@@ -69,7 +71,7 @@ class BebertForSequenceClassification(PreTrainedModel):
     def __init__(self, config: BebertConfig):
         super().__init__(config)
         assert config.member is not None and config.alphas is not None
-        self.num_labels = config.num_labels
+        self.num_labels: int = config.num_labels or 1
         self.members = nn.ModuleList(
             outline(BertConfig.from_dict(config.member)) for _ in config.alphas
         )
@@ -98,6 +100,16 @@ class BebertForSequenceClassification(PreTrainedModel):
         logits = torch.stack([member(**batch).logits for member in self.members])
         combined = combine_logits(logits, logits.new_tensor(self.config.alphas))
         return EnsembleOutput(logits=combined, member_logits=logits.transpose(0, 1))
+
+    def summary(self, tokens: int = TOKENS) -> Summary:
+        """What the ensemble costs for a sentence of so many tokens; printed, it is a table."""
+        assert self.config.member is not None
+        return summarize(
+            BertConfig.from_dict(self.config.member),
+            members=len(self.members),
+            float_bits=FLOAT_BITS[self.config.quantization_config.remainder],
+            tokens=tokens,
+        )
 
     @classmethod
     def from_pretrained(

@@ -51,14 +51,14 @@ def export_onnx(
 @torch.no_grad()
 def build_onnx(model: BebertForSequenceClassification, weights: WeightFormat) -> onnx.ModelProto:
     """The graph; see `export_onnx`."""
-    g, alphas = Graph(weights), model.config.alphas
+    g, alphas, labels = Graph(weights), model.config.alphas, model.num_labels
     if not any(alphas):
         alphas = [1.0] * len(alphas)
     pairs = [pair for pair in zip(model.members, alphas, strict=True) if pair[1] > 0]
     logits = [_member(g, member) for member, _ in pairs]
     say = np.array([alpha for _, alpha in pairs])
-    output = _combined(g, logits, say / say.sum(), model.num_labels)
-    return g.finish(INPUTS, output, model.num_labels)
+    output = _combined(g, logits, say / say.sum(), labels)
+    return g.finish(INPUTS, output, labels)
 
 
 def _combined(g: Graph, logits: list[str], weights: np.ndarray, labels: int) -> str:

@@ -66,7 +66,7 @@ class Graph:
         return self.constant(values, np.int64)
 
     def finish(self, inputs: tuple[str, ...], output: str, labels: int) -> onnx.ModelProto:
-        """The model: int64 inputs [batch, tokens], and the float output `logits` [batch, labels]."""
+        """The model: int64 inputs [batch, tokens], and a float output `logits` [batch, labels]."""
         tokens = ["batch", "tokens"]
         self._nodes.append(helper.make_node("Identity", [output], ["logits"]))
         graph = helper.make_graph(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ METHOD = "bebert"
 
 Remainder = Literal["fp16", "fp32"]
 """How all that is not binary is saved."""
+FLOAT_BITS: dict[str, int] = {"fp16": 16, "fp32": 32}
+"""Bits that it takes."""
 
 
 @register_quantization_config(METHOD)
@@ -33,7 +35,7 @@ class PackedConfig(QuantizationConfigMixin):
     """
 
     def __init__(self, remainder: Remainder = "fp16", quant_method: str = METHOD):
-        if remainder not in get_args(Remainder) or quant_method != METHOD:
+        if remainder not in FLOAT_BITS or quant_method != METHOD:
             raise UserError(f"no packed format has remainder {remainder!r} by {quant_method!r}")
         self.quant_method = quant_method  # type: ignore[assignment]  # an enum, of theirs alone
         self.remainder = remainder

@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from bebert_ray.deploy import BebertConfig, BebertForSequenceClassification, packed_model
+from bebert_ray.deploy.accounting import costs, total
 from bebert_ray.deploy.model import combine_logits
 from bebert_ray.deploy.quantizer import PackedConfig
 from bebert_ray.ensemble.aggregate import combine
@@ -155,6 +156,16 @@ def test_transformers_knows_the_format(member: Member, tmp_path: Path) -> None:
     ]
     half = AutoModelForSequenceClassification.from_pretrained(tmp_path, dtype=torch.float16)
     assert half.dtype == torch.float32  # the arithmetic does not change
+
+
+def test_a_model_tells_what_it_costs(member: Member, tmp_path: Path) -> None:
+    members = [member(seed) for seed in range(2)]
+    every = [cost for each in members for cost in costs(each, tokens=50, float_bits=16)]
+    model = packed_model(members, [1.0, 1.0], LABELS, ["text"])
+    model.save_pretrained(tmp_path)
+    summary = load(tmp_path).summary(tokens=50)
+    assert summary.ensemble == total(every)
+    assert "2 members against one model in full precision" in str(summary)
 
 
 def test_a_pipeline_answers(
