@@ -45,6 +45,23 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Packed:
+    """The packed model of an ensemble, as it was loaded again.
+
+    Attributes:
+        remainder: how what is not binary is stored, `fp16` or `fp32`.
+        bytes: of its `weights`, `scales` and `floats`, as counted, and of the `file` on disk.
+        scores: the ensemble's, by split.
+        logit_difference: the largest between a logit of a member and that of its training.
+    """
+
+    remainder: str
+    bytes: dict[str, int]
+    scores: Scores
+    logit_difference: float
+
+
+@dataclass(frozen=True)
 class Results:
     """All figures of a run.
 
@@ -59,6 +76,7 @@ class Results:
         members: of the ensemble, in order.
         staged: metrics of the ensemble of the first 1, 2, ... members.
         note: why there are fewer members than asked for, if so.
+        packed: the packed model; None if none was asked for.
         config: the resolved configuration.
         versions: what the figures depend on besides.
     """
@@ -73,6 +91,7 @@ class Results:
     members: list[Model]
     staged: list[Scores]
     note: str
+    packed: Packed | None
     config: dict[str, Any]
     versions: dict[str, str]
 
@@ -111,6 +130,7 @@ class Results:
             "note": self.note,
             "models": [facts(model) for model in (*self.stages.values(), *self.members)],
             "staged": self.staged,
+            "packed": self.packed and vars(self.packed),
             "config": self.config,
             "versions": self.versions,
         }
@@ -187,10 +207,25 @@ def print_table(results: Results, console: Console) -> None:
         None,
     )
     console.print(table)
+    if results.packed is not None:
+        _print_packed(results, results.packed, console)
     if results.selection == "dev":
         console.print("selection: dev. Choices were made on the split that is reported")
     if results.note:
         console.print(results.note)
+
+
+def _print_packed(results: Results, packed: Packed, console: Console) -> None:
+    size = {name: f"{count / 1e6:.2f}" for name, count in packed.bytes.items()}
+    metric = f"{results.dev[0]} {results.metrics[0]}".replace("_", " ")
+    console.print(
+        f"packed model: {results.run}/model, {size['file']} MB on disk (binary weights "
+        f"{size['weights']}, scales {size['scales']}, {packed.remainder} floats {size['floats']})"
+    )
+    console.print(
+        f"loaded again: {metric} {results.headline(packed.scores):.4f}, no logit of a member "
+        f"differs by more than {packed.logit_difference:.2g}"
+    )
 
 
 def draw(results: Results, path: Location) -> None:

@@ -115,7 +115,7 @@ def _runs(
     from bebert_ray.config import load_config
 
     def load(*more: str) -> Any:
-        return load_config(flags.config, [*flags.overrides, *more])
+        return load_config(flags.config, ["export.remainder=none", *flags.overrides, *more])
 
     return flags, load, partial(print, file=sys.stderr, flush=True)
 

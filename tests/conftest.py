@@ -186,6 +186,7 @@ def tiny_run(tiny_checkpoint: Path, reviews: Path) -> list[str]:
         "training.dropout=0",
         "ensemble.members=2",
         "ensemble.errors=train",
+        "export.remainder=none",
         "resources.num_cpus=1",
         "resources.member.memory=5e8",
     ]

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from bebert_ray.ensemble.cluster import Allotment, Allotments, Node
-from bebert_ray.report import Model, Results, draw, print_plan, print_table, to_json
+from bebert_ray.report import Model, Packed, Results, draw, print_plan, print_table, to_json
 from bebert_ray.storage import Location
 
 METRICS = ("accuracy", "f1")
@@ -42,6 +42,7 @@ def results():
         ],
         staged=[scores(0.5), scores(0.55)],
         note="",
+        packed=None,
         config={"task": "mnli"},
         versions={"torch": "2"},
     )
@@ -127,6 +128,16 @@ def test_selection_on_dev_is_said_beneath_the_table(results):
 def test_an_early_end_is_said_beneath_the_table(results):
     note = "member 002 makes no errors to learn from: boosting ends with it"
     assert printed(replace(results, note=note)).rstrip().endswith(note)
+
+
+def test_the_packed_model_is_told_of_beneath_the_table(results):
+    sizes = {"weights": 10_620_000, "scales": 490_000, "floats": 1_800_000, "file": 12_970_000}
+    packed = Packed("fp16", sizes, results.scores, 0.001234)
+    text = printed(replace(results, packed=packed))
+    assert f"packed model: {results.run}/model, 12.97 MB on disk (binary weights 10.62" in text
+    assert "scales 0.49, fp16 floats 1.80)" in text
+    assert "dev matched accuracy 0.5700, no logit of a member differs by more than 0.0012" in text
+    assert replace(results, packed=packed).everything()["packed"]["bytes"] == sizes
 
 
 def test_the_plan_says_what_runs_and_on_what():

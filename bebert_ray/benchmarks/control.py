@@ -89,6 +89,7 @@ def control(members: list[int], rounds: int, output: Path) -> dict[str, Any]:
     """
     settings = tiny_run(output / "input", EXAMPLES)
     settings += [f"member.epochs={rounds}", "ensemble.schedule=pipelined"]
+    settings += ["export.remainder=none"]
     with connected(ResourcesConfig(num_cpus=CPUS)):
         _measure(settings, 1, rounds, output / "warm-up")
         rows = [_measure(settings, number, rounds, output / f"{number:04d}") for number in members]

@@ -302,6 +302,17 @@ class ResourcesConfig:
     member: MemberResources = Field(default_factory=MemberResources, description="each member")
 
 
+@dataclass(frozen=True, config=_CHECKS)
+class ExportConfig:
+    """The packed model that a run ends with."""
+
+    remainder: Literal["fp16", "fp32", "none"] = Field(
+        default="fp16",
+        description="how all that is not binary is stored: fp16 is smaller, fp32 gives the trained "
+        "members' logits to the bit; none: no packed model is made",
+    )
+
+
 class Conflict(NamedTuple):
     """Settings that are fine alone but not together."""
 
@@ -371,6 +382,9 @@ class Config:
     )
     ensemble: EnsembleConfig = Field(
         default_factory=EnsembleConfig, description="how the members differ"
+    )
+    export: ExportConfig = Field(
+        default_factory=ExportConfig, description="the packed model that the run ends with"
     )
     resources: ResourcesConfig = Field(
         default_factory=ResourcesConfig, description="what the run may take of the cluster"

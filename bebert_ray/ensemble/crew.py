@@ -31,7 +31,7 @@ from bebert_ray.ensemble.scoring import SharedScoring
 from bebert_ray.ensemble.steps import CHECKPOINTS, Step
 from bebert_ray.ensemble.worker import Worker, worker_environment
 from bebert_ray.errors import RunError, UserError
-from bebert_ray.kinds import kind_of
+from bebert_ray.kinds import MODEL, kind_of
 from bebert_ray.progress import Board
 from bebert_ray.storage import Miss, exists, remove
 
@@ -165,7 +165,7 @@ class Crew:
         return max(later, key=lambda hand: hand.trainee, default=None)
 
     def _kind(self, step: Step) -> Kind:
-        if step.member is not None:
+        if step.member is not None or step.stage == MODEL:  # which a member's worker is free for
             return "member"
         trains = kind_of(self._prepared.config).stage(step.stage).section is not None
         return "group" if self._allotments.stage_workers > 1 and trains else "stage"

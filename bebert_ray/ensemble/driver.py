@@ -18,9 +18,9 @@ from bebert_ray.data.metrics import evaluate, is_no_better_than_chance
 from bebert_ray.ensemble.aggregate import staged
 from bebert_ray.ensemble.members import Ensemble, member_steps
 from bebert_ray.ensemble.prepare import Prepared, load_splits
-from bebert_ray.ensemble.steps import Step, stage_step
-from bebert_ray.kinds import kind_of
-from bebert_ray.report import Model, Results
+from bebert_ray.ensemble.steps import Step, model_step, stage_step
+from bebert_ray.kinds import MODEL, kind_of
+from bebert_ray.report import Model, Packed, Results
 from bebert_ray.storage import Artifact, Miss, fetch, names
 from bebert_ray.training.work import Logits, load_logits, versions
 
@@ -43,6 +43,7 @@ class Run:
         self.prepared, self.splits = prepared, splits
         self.kind = kind_of(prepared.config)
         self.parents: dict[str, Artifact] = {}
+        self.model: Artifact | None = None
         self._report = report
         self._ensemble: Ensemble | None = None
 
@@ -54,9 +55,18 @@ class Run:
         return self._ensemble
 
     @property
+    def trained(self) -> bool:
+        """Whether all members are there."""
+        return self._ensemble is not None and self._ensemble.finished
+
+    @property
     def finished(self) -> bool:
         """Whether nothing is left to be done."""
-        return self._ensemble is not None and self._ensemble.finished
+        return self.trained and (self.model is not None or not self._exports)
+
+    @property
+    def _exports(self) -> bool:
+        return self.prepared.config.export.remainder != "none"
 
     def start(self) -> list[Step]:
         """The steps to begin with."""
@@ -72,14 +82,24 @@ class Run:
         Returns:
             The steps that can be taken now, and could not before.
         """
+        if step.stage == MODEL:
+            self.model = artifact
+            return []
         if step.member is not None:
-            return self.ensemble.advance(step, artifact, logits, new)
+            trained, due = self.trained, self.ensemble.advance(step, artifact, logits, new)
+            return due + self._last() if self.trained and not trained else due
         self.parents[step.stage] = artifact
         for stage in self.kind.stages:
             if stage.name not in self.parents:
                 return [stage_step(self.prepared, stage, self.parents)]
         self._ensemble = Ensemble(self.prepared, self.splits, self.parents, self._report)
         return self._ensemble.start()
+
+    def _last(self) -> list[Step]:
+        """The step that is due once all members are there."""
+        members = self.ensemble.members if self._exports else []
+        artifacts, alphas = [m.artifact for m in members], [m.alpha for m in members]
+        return [model_step(self.prepared, artifacts, alphas)] if members else []
 
 
 def found(step: Step) -> tuple[Artifact, Logits] | Miss:
@@ -97,11 +117,13 @@ def make_plan(prepared: Prepared) -> dict[str, str]:
         "done", "run" (and why or from where, if something is there), or "not needed".
     """
     stages = [stage.name for stage in kind_of(prepared.config).stages]
-    plan = dict.fromkeys(["data", *stages, *member_steps(prepared.config)], "run")
+    last = [] if prepared.config.export.remainder == "none" else [MODEL]
+    plan = dict.fromkeys(["data", *stages, *member_steps(prepared.config), *last], "run")
     if prepared.config.fresh:
         return plan
     data = prepared.find_data()
     plan["data"] = _state(data)
+    looked_at = {"data"}
     if isinstance(data, Miss):
         return plan
     run = Run(prepared, load_splits(prepared))
@@ -109,13 +131,14 @@ def make_plan(prepared: Prepared) -> dict[str, str]:
     while steps:
         step = steps.pop(0)
         known = found(step)
+        looked_at.add(step.name)
         plan[step.name] = _state(known)
         if not isinstance(known, Miss):
             steps += run.advance(step, *known)
         elif known.reason == "absent" and names(step.checkpoints):
             plan[step.name] = "run (from its checkpoint)"
-    if run.finished:  # boosting has ended before the steps not looked at
-        plan |= {name: "not needed" for name, state in plan.items() if state == "run"}
+    if run.trained:  # boosting has ended before the steps not looked at
+        plan |= dict.fromkeys(plan.keys() - looked_at, "not needed")
     return plan
 
 
@@ -142,6 +165,7 @@ def results(run: Run) -> Results:
         ],
         staged=[{split: scores[split][m] for split in run.splits} for m in range(len(members))],
         note="; ".join(filter(None, [ensemble.note, *_weak(run)])),
+        packed=_packed(run.model),
         config=to_dict(config),
         versions=versions() | {"ray": version("ray")},
     )
@@ -174,6 +198,13 @@ def _staged_scores(ensemble: Ensemble) -> dict[str, list[dict[str, float]]]:
 def _model(name: str, artifact: Artifact) -> Model:
     facts = artifact.facts
     return Model(name, facts["scores"], facts["bits"], facts["seconds"])
+
+
+def _packed(artifact: Artifact | None) -> Packed | None:
+    if artifact is None:
+        return None
+    facts, remainder = artifact.facts, artifact.inputs["remainder"]
+    return Packed(remainder, facts["bytes"], facts["scores"], facts["logit_difference"])
 
 
 def _state(known: object) -> str:

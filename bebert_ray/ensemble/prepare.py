@@ -19,7 +19,7 @@ from bebert_ray.data.holdout import split_holdout
 from bebert_ray.data.sources import load_corpus
 from bebert_ray.data.tasks import Task
 from bebert_ray.errors import UserError
-from bebert_ray.kinds import STAGE_NAMES
+from bebert_ray.kinds import MODEL, STAGE_NAMES
 from bebert_ray.models.bert import Checkpoint, find_checkpoint, load_encoder, load_tokenizer
 from bebert_ray.storage import (
     Artifact,
@@ -38,13 +38,13 @@ from bebert_ray.storage.artifacts import RECORD
 
 # Keys that a run may change and go on with what it has: they touch the members alone, or no figure.
 FREE_KEYS = (
-    *("ensemble.", "member.", "resources.", "output", "fresh"),
+    *("ensemble.", "member.", "export.", "resources.", "output", "fresh"),
     *("training.eval_batch_size", "training.checkpoint_every"),
 )
 # What a run leaves in its directory, beside its configuration.
 DATA = "data"
 LEFT = {
-    *(DATA, *STAGE_NAMES, "members", "weights", "checkpoints"),
+    *(DATA, *STAGE_NAMES, "members", "weights", "checkpoints", MODEL),
     *("metrics.jsonl", "tensorboard", "logs", "results.json", "scores.png"),
 }
 LOCK = ".lock"

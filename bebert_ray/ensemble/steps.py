@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bebert_ray.config import to_dict
+from bebert_ray.deploy.manifest import VERSION
 from bebert_ray.ensemble.prepare import Prepared
-from bebert_ray.kinds import Stage, kind_of
+from bebert_ray.kinds import MODEL, Stage, kind_of
 from bebert_ray.storage import Artifact, Location, Miss, find, fingerprint, hash_arrays
 
 CHECKPOINTS = "checkpoints"
@@ -21,7 +23,7 @@ class Step:
     """What a worker does in one go, and leaves behind as an artifact.
 
     One of the shared stages; a round of a member that trains in rounds, which leaves its logits; a
-    member, that is its last round; or a fold that judges a member.
+    member, that is its last round; a fold that judges a member; or the packed model of them all.
 
     Attributes:
         name: for people, such as `teacher`, `member 000 round 0` or `member 000`.
@@ -31,7 +33,7 @@ class Step:
         checkpoints: directory of the trainee's checkpoints.
         inputs: all that the outcome depends on, as JSON.
         earlier: the inputs of the trainee's earlier rounds.
-        member: number of the member; None for a shared stage.
+        member: number of the member; None for a shared stage, and for the packed model.
         fold: number of the fold, if it is one.
         sample_weight: what a member trains with in each round so far, [rounds, n], each summing
             to 1; None for a shared stage.
@@ -128,6 +130,35 @@ def member_step(
         fold=fold,
         sample_weight=sample_weight,
     )
+
+
+def model_step(prepared: Prepared, members: Sequence[Artifact], alphas: Sequence[float]) -> Step:
+    """The last step: the members packed into one model, with all that its card tells.
+
+    Args:
+        prepared: the run.
+        members: of the ensemble, in order.
+        alphas: their say.
+    """
+    config, task = prepared.config, prepared.task
+    shown = to_dict(config)
+    for key in ("output", "fresh", "export", "resources"):
+        del shown[key]
+    del shown["training"]["eval_batch_size"], shown["training"]["checkpoint_every"]
+    inputs = {
+        "format": VERSION,
+        "data": fingerprint(prepared.data),
+        "model": prepared.checkpoint.digest,
+        "members": {member.location.name: member.digest for member in members},
+        "alphas": list(alphas),
+        "remainder": config.export.remainder,
+        "labels": task.labels,
+        "text_columns": task.text_columns,
+        "max_length": config.data.max_length,
+        "config": shown,
+    }
+    directory = prepared.directory
+    return Step(MODEL, MODEL, MODEL, directory / MODEL, directory / CHECKPOINTS / MODEL, inputs)
 
 
 def member_name(member: int, fold: int | None = None) -> str:

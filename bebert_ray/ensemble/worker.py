@@ -17,7 +17,9 @@ import torch
 from bebert_ray.config import Config
 from bebert_ray.data.columns import Columns
 from bebert_ray.data.tasks import Task
+from bebert_ray.deploy.export import leave_packed
 from bebert_ray.ensemble.steps import Step
+from bebert_ray.kinds import MODEL
 from bebert_ray.models.bert import Checkpoint
 from bebert_ray.storage import Artifact, Location
 from bebert_ray.training import parallel
@@ -80,14 +82,14 @@ class Worker:
         self._training: MemberTraining | None = None
 
     def take(self, step: Step, splits: dict[str, dict[str, np.ndarray]]) -> tuple[Artifact, Logits]:
-        """Train what the step asks for, and leave it where the step says.
+        """Train what the step asks for, or pack it, and leave it where the step says.
 
         Args:
-            step: a shared stage, a round, a member or a fold.
+            step: a shared stage, a round, a member, a fold or the packed model.
             splits: the arrays of the tokenised examples, by split.
 
         Returns:
-            The artifact, and its logits.
+            The artifact, and its logits; none of the packed model.
         """
         work = self._work(step, splits)
         self.report(
@@ -99,6 +101,8 @@ class Worker:
                 "log": os.path.realpath("/proc/self/fd/2"),
             }
         )
+        if step.stage == MODEL:
+            return leave_packed(work, step.path, step.stage, step.inputs), {}
         if step.member is None or step.sample_weight is None:
             stage = work.kind.stage(step.stage)
             model = RECIPES[stage.recipe](work, stage)

@@ -32,7 +32,7 @@ class TernaryLinear(nn.Module):
 
     def ternary_weights(self) -> list[tuple[Tensor, Tensor]]:
         """Levels of -1, 0 and 1, [rows, columns], and their scale, []."""
-        return [ternary_weight(self.weight)]
+        return [ternary_weight(self.weight.detach())]
 
 
 class SplitLinear(nn.Module):
@@ -57,7 +57,7 @@ class SplitLinear(nn.Module):
 
     def binary_weights(self) -> list[tuple[Tensor, Tensor]]:
         """Of each half, where it is positive, bool [rows, columns], and its scale, []."""
-        return [binary_weight(weight) for weight in (self.weight_1, self.weight_2)]
+        return [binary_weight(half.detach()) for half in (self.weight_1, self.weight_2)]
 
 
 class TernaryEmbedding(nn.Module):
@@ -74,7 +74,7 @@ class TernaryEmbedding(nn.Module):
 
     def ternary_weights(self) -> list[tuple[Tensor, Tensor]]:
         """Levels of -1, 0 and 1, [rows, columns], and their scales, [rows, 1]."""
-        return [ternary_weight(self.weight, per_row=True)]
+        return [ternary_weight(self.weight.detach(), per_row=True)]
 
 
 class SplitEmbedding(nn.Module):
@@ -94,7 +94,8 @@ class SplitEmbedding(nn.Module):
 
     def binary_weights(self) -> list[tuple[Tensor, Tensor]]:
         """Of each half, where it is positive, bool [rows, columns], and its scales, [rows, 1]."""
-        return [binary_weight(weight, per_row=True) for weight in (self.weight_1, self.weight_2)]
+        halves = (self.weight_1, self.weight_2)
+        return [binary_weight(half.detach(), per_row=True) for half in halves]
 
 
 class BinaryLinear(nn.Module):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bebert_ray.config import Config
-from bebert_ray.kinds import kind_of
+from bebert_ray.kinds import MODEL, kind_of
 from bebert_ray.recorder import DRIVER, Event, Odometer, read_events
 from bebert_ray.status.directory import (
     Driver,
@@ -143,7 +143,7 @@ def look(run: Location) -> Status:
     ]
     results = read_results(run, config)
     if results is not None:
-        needed = {model["name"] for model in results["models"]}
+        needed = {MODEL, *(model["name"] for model in results["models"])}
         rows = [
             replace(row, state="not needed", work=0)
             if row.state == "waiting" and row.name not in needed
@@ -173,6 +173,8 @@ def _steps(config: Config) -> dict[str, str]:
         steps[f"member {member:03d}"] = f"members/{member:03d}"
         for fold in config.ensemble.judges:
             steps[f"member {member:03d} fold {fold}"] = f"members/{member:03d}-fold-{fold}"
+    if config.export.remainder != "none":
+        steps[MODEL] = MODEL
     return steps
 
 
@@ -237,13 +239,13 @@ def _work(config: Config, name: str, examples: int) -> int:
 
 
 def _section(config: Config, name: str) -> Any:
-    stages = {stage.name: stage.section for stage in kind_of(config).stages}
+    stages = {stage.name: stage.section for stage in kind_of(config).stages} | {MODEL: None}
     return stages.get(name, config.member)
 
 
 def _seconds_left(config: Config, rows: list[Row]) -> float | None:
     """A guess: what is left goes as fast as its like did last, as many at once as now."""
-    stages = {stage.name for stage in kind_of(config).stages}
+    stages = {MODEL, *(stage.name for stage in kind_of(config).stages)}
     speed: dict[str, float] = {}
     left: dict[str, int] = {}
     for row in rows:

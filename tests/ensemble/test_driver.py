@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import yaml
 
 from bebert_ray.ensemble.driver import make_plan
 from bebert_ray.storage import find
@@ -181,6 +183,100 @@ def test_dev_as_selection_judges_members_on_dev(runner):
     splits = results.members[0].scores
     assert splits["selection"] == splits["dev"]
     assert results.members[0].error == pytest.approx(1 - splits["dev"]["accuracy"])
+
+
+# --- the packed model ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def _packed_once(_run_once, tiny_run, tmp_path_factory, make_runner):
+    output = tmp_path_factory.mktemp("packed") / "run"
+    shutil.copytree(_run_once[0], output)
+    make_run = make_runner([*tiny_run, "export.remainder=fp32"], output)
+    return output, make_run(), list(make_run.taken)
+
+
+@pytest.fixture
+def packed(runner, _packed_once):
+    """The results of a run that has packed its members, and that `runner` finds done already."""
+    shutil.copytree(_packed_once[0], runner.output)
+    runner.overrides = [*runner.overrides, "export.remainder=fp32"]
+    return _packed_once[1]
+
+
+def test_a_finished_run_is_packed_alone(_packed_once, runner, packed):
+    assert _packed_once[2] == ["model"]
+    assert packed.packed.logit_difference == 0
+    assert packed.packed.scores == {name: packed.scores[name] for name in ("selection", "dev")}
+    size = (runner.output / "model" / "model.safetensors").stat().st_size
+    assert packed.packed.bytes["file"] == size
+    assert packed.everything()["packed"]["remainder"] == "fp32"
+    plan = make_plan(runner.prepare())
+    assert list(plan) == ["data", *STAGES, *MEMBERS, "model"]
+    assert set(plan.values()) == {"done"}
+    assert "model" not in make_plan(runner.prepare("export.remainder=none"))
+    assert runner().packed == packed.packed
+    assert runner.taken == []
+
+
+def test_the_packed_model_says_what_the_ensemble_does(runner, packed):
+    from transformers import AutoTokenizer
+
+    from bebert_ray.deploy import BebertForSequenceClassification
+
+    model = BebertForSequenceClassification.from_pretrained(runner.output / "model")
+    assert list(model.config.label2id) == ["neg", "pos"]
+    assert model.config.text_columns == ["text"]
+    assert model.config.alphas == packed.summary()["alphas"]
+    tokenizer = AutoTokenizer.from_pretrained(runner.output / "model")
+    assert tokenizer.model_max_length == 32
+    dev = runner.prepare().corpus.dev["dev"]
+    batch = tokenizer(list(dev.texts[0]), return_tensors="pt", padding=True, truncation=True)
+    with torch.no_grad():
+        labels = model(**batch).logits.argmax(-1)
+    assert (labels.numpy() == dev.labels).mean() == packed.summary()["ensemble"]
+
+
+def test_the_card_tells_scores_sizes_seed_and_settings(runner, packed):
+    card = (runner.output / "model" / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    assert f"| dev | {packed.summary()['ensemble']:.4f} |" in card
+    assert "Floats are stored in 32 bits" in card
+    assert "Seed 42." in card
+    config = yaml.safe_load(card.partition("```yaml\n")[2].partition("```")[0])
+    assert config["teacher"]["epochs"] == 12
+    assert not {"output", "resources", "export"} & config.keys()
+    assert str(runner.output) not in card
+
+
+@pytest.mark.usefixtures("packed")
+@pytest.mark.parametrize(
+    ("change", "taken"),
+    [
+        ("export.remainder=fp16", ["model"]),
+        ("ensemble.members=1", ["model"]),
+        ("ensemble.members=3", ["member 002", "model"]),
+        ("training.eval_batch_size=7", []),
+        ("resources.member.cpu=1", []),
+    ],
+)
+def test_what_a_change_packs_anew(runner, change, taken):
+    plan = make_plan(runner.prepare(change))
+    assert "model" in plan
+    results = runner(change)
+    assert runner.taken == taken
+    difference = results.packed.logit_difference
+    assert (0 < difference < 0.05) if "fp16" in change else difference == 0
+
+
+def test_a_damaged_packed_model_is_made_again(runner, packed):
+    path = runner.output / "model" / "model.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"\x55")
+    assert make_plan(runner.prepare())["model"].startswith("run (damaged: model.safetensors")
+    assert runner().packed == packed.packed
+    assert runner.taken == ["model"]
+    assert path.read_bytes() == content
 
 
 # --- in rounds ----------------------------------------------------------------------------------

@@ -204,7 +204,7 @@ def test_a_mistyped_key_is_told_of_before_torch_and_ray_are_loaded():
 def done(tiny_run, tmp_path_factory):
     """A finished run: its arguments, its output directory and what it printed."""
     output = tmp_path_factory.mktemp("runs") / "run"
-    arguments = [*tiny_run, f"output={output}"]
+    arguments = [*tiny_run, "export.remainder=fp32", f"output={output}"]
     job = start(*arguments, RAY_ADDRESS="")
     out, error = job.communicate(timeout=240)
     assert job.returncode == 0, error
@@ -225,6 +225,9 @@ def test_a_run_prints_figures_on_stdout_and_messages_on_stderr(done):
     assert json.loads((output / "results.json").read_text())["ensemble"] == result["ensemble"]
     assert (output / "scores.png").stat().st_size > 0
     assert "ensemble of 2" in out
+    assert f"packed model: {output}/model" in out
+    assert "no logit of a member differs by more than 0\n" in out
+    assert (output / "model" / "model.safetensors").exists()
     assert "held-out" in error
     assert "Traceback" not in error
     assert {line.split(":")[0] for line in error.splitlines() if "epoch" in line} == {

@@ -16,6 +16,7 @@ from bebert_ray.storage import Location, commit, write_atomic
 OVERRIDES = (
     "task=mrpc",
     "ensemble.members=2",
+    "export.remainder=none",
     *(f"{stage}.batch_size=10" for stage in ("teacher", "half", "ternary", "member")),
     *(f"{stage}.epochs=2" for stage in ("teacher", "half", "ternary", "member")),
     "ternary.hidden_epochs=1",

@@ -53,6 +53,17 @@ def test_a_run_that_has_not_begun_waits(made):
     assert states(made()) == dict.fromkeys(NAMES, "waiting")
 
 
+def test_the_packed_model_is_the_last_step(made):
+    run = made("export.remainder=fp16")
+    assert list(states(run)) == [*NAMES, "model"]
+    run.open(100)
+    run.tell(50, "start", "model", node="here", pid=1)
+    assert states(run)["model"] == "stopped"
+    run.finish("model", 20, held_out=0.81, dev=0.72)
+    row = rows(run)["model"]
+    assert (row.state, row.held_out, row.dev, row.work) == ("done", 0.81, 0.72, 0)
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
