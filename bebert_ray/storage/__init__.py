@@ -1,7 +1,17 @@
 """Where and how a run lies on disk or in an object store. Nothing else in the package knows."""
 
 from bebert_ray.storage.artifacts import Artifact, Miss, commit, fetch, find
-from bebert_ray.storage.files import exists, keep, lock, names, read, remove, sweep, write_atomic
+from bebert_ray.storage.files import (
+    exists,
+    keep,
+    local_copy,
+    lock,
+    names,
+    read,
+    remove,
+    sweep,
+    write_atomic,
+)
 from bebert_ray.storage.hashing import fingerprint, hash_arrays
 from bebert_ray.storage.location import Location
 
@@ -16,6 +26,7 @@ __all__ = [
     "fingerprint",
     "hash_arrays",
     "keep",
+    "local_copy",
     "lock",
     "names",
     "read",

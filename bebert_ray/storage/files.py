@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pyarrow.fs import FileSelector, FileType
+from pyarrow.fs import FileSelector, FileType, copy_files
 
 from bebert_ray.errors import UserError
 from bebert_ray.storage import copies, disk
@@ -126,6 +126,24 @@ def remove(place: Path | Location) -> None:
             shutil.rmtree(location.local)
         else:
             location.local.unlink()
+
+
+def local_copy(place: Path | Location) -> Path:
+    """Where this machine has the files of a directory, for reading: itself, or as a copy.
+
+    Raises:
+        UserError: it cannot be read, or not be copied.
+    """
+    location = Location.of(place)
+    if location.is_local:
+        return location.local
+    with explained("read", location), copies.only_copy(location) as path:
+        if not path.exists():
+            draft = path.with_name(disk.draft_name(path.name))
+            draft.mkdir()
+            copy_files(location.path, str(draft), source_filesystem=location.filesystem)
+            os.rename(draft, path)
+        return path
 
 
 def sweep(place: Path | Location) -> None:

@@ -1,0 +1,164 @@
+"""Scoring files: from a request to output files and figures."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bebert_ray.config import ResourcesConfig
+from bebert_ray.ensemble.cluster import connected
+from bebert_ray.errors import UserError
+from bebert_ray.predict.classifier import Card, read_card
+from bebert_ray.predict.parts import (
+    BAD_ROWS,
+    Part,
+    check_columns,
+    check_output,
+    find_sources,
+    open_output,
+)
+from bebert_ray.predict.score import Job
+from bebert_ray.predict.stream import scored
+from bebert_ray.progress import LINE_EVERY
+from bebert_ray.storage import Location, lock, names, read, sweep
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be scored.
+
+    Attributes:
+        model: path or URI of the model's directory.
+        input: paths or URIs of files and directories.
+        output: path or URI of a directory.
+        text_columns: those to score; None for those that the model was trained on.
+        prefix: of the names of the columns that are added.
+        rows_per_file: the most that an output file holds.
+        batch_size: texts in a forward pass.
+        workers: processes; None for one a GPU, or one a CPU.
+    """
+
+    model: str
+    input: list[str]
+    output: str
+    text_columns: list[str] | None = None
+    prefix: str = ""
+    rows_per_file: int = 5000
+    batch_size: int = 64
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What has come of it.
+
+    Attributes:
+        card: what the model says of itself.
+        output: the directory with the output files.
+        parts: all that there are, in order.
+        left: those that were not done before.
+        bad: how many rows of all parts are bad.
+        seconds: what the parts that were left took, the start of processes included.
+    """
+
+    card: Card
+    output: Location
+    parts: list[Part]
+    left: list[Part]
+    bad: int
+    seconds: float
+
+    def figures(self) -> dict[str, Any]:
+        """The figures that scripts want."""
+        rows, new = count_rows(self.parts), count_rows(self.left)
+        return {
+            "output": str(self.output),
+            "rows": rows,
+            "scored": rows - self.bad,
+            "bad": self.bad,
+            "files": len(self.parts),
+            "files_before": len(self.parts) - len(self.left),
+            "seconds": round(self.seconds, 1),
+            "rows_per_second": round(new / self.seconds, 1) if new else None,
+        }
+
+
+def predict(request: Request, progress: Console) -> Outcome:
+    """Score what is not scored yet.
+
+    Args:
+        request: what is to be scored.
+        progress: told how far it is.
+
+    Raises:
+        UserError: something in the input is wrong.
+        RunError: scoring failed.
+    """
+    model, output = Location.parse(request.model), Location.parse(request.output)
+    card = read_card(model)
+    text_columns = tuple(request.text_columns or card.text_columns)
+    if len(text_columns) not in (1, 2):
+        raise UserError(
+            "--text-columns: name the column with the texts, or the two of a pair (the model names "
+            f"{', '.join(card.text_columns) or 'none'})"
+        )
+    sources = find_sources(request.input, output)
+    check_columns(sources, text_columns, card.names(request.prefix))
+    check_output(output)
+    command = {
+        "model": card.digest,
+        "text columns": text_columns,
+        "prefix": request.prefix,
+        "rows per file": request.rows_per_file,
+    }
+    job = Job(model, card, output, text_columns, request.prefix, request.batch_size)
+    with lock(output):
+        sweep(output)
+        parts = open_output(output, command, sources, request.rows_per_file)
+        there = names(output)
+        left = [part for part in parts if part.name not in there]
+        progress.print(
+            f"{len(sources)} input files, {count_rows(parts):,} rows; {len(parts)} output files, "
+            f"{len(left)} to do"
+        )
+        seconds = 0.0
+        if left:
+            with connected(ResourcesConfig()):
+                seconds = _score(job, left, request.workers, progress)
+        lists = output / BAD_ROWS
+        bad = sum(read(lists / name).count(b"\n") for name in names(lists))
+    return Outcome(card, output, parts, left, bad, seconds)
+
+
+def count_rows(parts: list[Part]) -> int:
+    """How many rows there are in parts, the bad ones included."""
+    return sum(part.span.rows for part in parts)
+
+
+def print_figures(figures: dict[str, Any], console: Console) -> None:
+    """Show what `Outcome.figures` returns."""
+    table = Table(show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name in ("rows", "scored", "bad", "files", "files_before", "seconds", "rows_per_second"):
+        value = figures[name]
+        table.add_row(name.replace("_", " "), "" if value is None else f"{value:,}")
+    console.print(table)
+
+
+def _score(job: Job, parts: list[Part], workers: int | None, progress: Console) -> float:
+    """Score parts, with a line of progress every so often; the seconds that it took."""
+    start = shown = time.monotonic()
+    done, rows = 0, count_rows(parts)
+    for part, _ in scored(job, parts, workers):
+        done += part.span.rows
+        now = time.monotonic()
+        if now - shown > LINE_EVERY or done == rows:
+            shown, speed = now, done / (now - start)
+            rest = (rows - done) / speed
+            progress.print(f"{done:,} of {rows:,} rows  {speed:,.0f} rows/s  {rest:.0f} s left")
+    return time.monotonic() - start

@@ -1,0 +1,95 @@
+"""Scoring all parts with Ray Data: a pool of processes, each with the model, takes one at a time.
+
+What Ray Data streams are the parts, not their rows: a process reads its part, scores it and writes
+it, so that it holds a few thousand rows, and no row passes through the object store. Ray Data does
+the rest: it spreads the pool over the machines, starts processes anew, and gives the parts of a
+dead one to others.
+
+Its own readers and writers are not used here. They end at the first row that cannot be parsed and
+number no rows; which rows share an output file depends on how blocks were split and merged on the
+way, and files are not moved into place when they are complete, so that names do not tell what is
+done; and to resume, Ray Data wants a column of unique identifiers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+import ray
+import ray.data
+import torch
+from ray.data import ActorPoolStrategy, DataContext
+
+from bebert_ray.ensemble.worker import worker_environment
+from bebert_ray.errors import RunError, UserError
+from bebert_ray.predict.classifier import Classifier
+from bebert_ray.predict.parts import Part
+from bebert_ray.predict.score import Job, score_part
+
+def scored(job: Job, parts: list[Part], workers: int | None = None) -> Iterator[tuple[Part, int]]:
+    """Score parts on the Ray that this process is connected to.
+
+    Args:
+        job: what is done to each.
+        parts: at least one.
+        workers: how many processes; by default one a GPU, or one a CPU if there are none.
+
+    Yields:
+        Each part when it is done, and how many of its rows are bad.
+
+    Raises:
+        UserError: the model cannot be loaded, the input not be read or the output not be written.
+        RunError: no part was done for half an hour, as when one needs more memory than there is and
+            its process dies again and again; or Ray broke down.
+    """
+    context = DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are told by whoever calls
+    has = ray.cluster_resources()
+    gpus = int(has.get("GPU", 0))
+    size = min(workers or gpus or int(has["CPU"]), len(parts))
+    rows = ray.data.from_items([asdict(part) for part in parts], override_num_blocks=len(parts))
+    outcomes = rows.map(
+        _Scorer,
+        fn_constructor_args=(job,),
+        compute=ActorPoolStrategy(size=size),
+        num_cpus=1,
+        num_gpus=1 if gpus else 0,
+        runtime_env={"env_vars": worker_environment(1)},
+    )
+    by_name = {part.name: part for part in parts}
+    for outcome in _told(outcomes.iter_rows()):
+        if outcome["error"]:
+            raise UserError(outcome["error"])
+        yield by_name[outcome["name"]], outcome["bad"]
+
+
+def _told(outcomes: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    try:
+        yield from outcomes
+    except Exception as error:  # Ray Data has no base class for what it raises
+        raise RunError(f"scoring failed: {error}") from error
+
+
+class _Scorer:
+    """A process of the pool. The model is loaded with the first part."""
+
+    def __init__(self, job: Job):
+        torch.set_num_threads(1)
+        self._job = job
+        self._classifier: Classifier | None = None
+
+    def __call__(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """Score a part; bad input is told in the outcome: Ray would wrap the exception up."""
+        part = Part.parse(entry)
+        bad, problem = 0, ""
+        try:
+            if self._classifier is None:
+                self._classifier = Classifier(self._job.model, self._job.batch_size)
+            bad = score_part(self._job, self._classifier, part)
+        except UserError as error:
+            problem = str(error)
+        return {"name": part.name, "bad": bad, "error": problem}
