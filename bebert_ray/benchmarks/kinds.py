@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bebert_ray.benchmarks.runs import copy_stages, train_run
+from bebert_ray.benchmarks.runs import NOT_PACKED, copy_stages, train_run
 from bebert_ray.config import Config
 from bebert_ray.deploy.accounting import Total, costs, total
 from bebert_ray.models.bert import load_model
@@ -89,7 +89,7 @@ def kinds(
             run = home / kind
             if not run.exists() and (home / chosen[0]).exists():
                 copy_stages(home / chosen[0], run, ("teacher",))
-            figures = train_run(load(f"seed={seed}", *KINDS[kind], f"output={run}"))
+            figures = train_run(load(f"seed={seed}", *KINDS[kind], NOT_PACKED, f"output={run}"))
             assert figures is not None
             outcomes.append(_outcome(figures, kind))
             tell(str(outcomes[-1]))

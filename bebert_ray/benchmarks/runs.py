@@ -21,6 +21,8 @@ from bebert_ray.progress import Board
 from bebert_ray.report import Results
 from bebert_ray.storage import lock
 
+NOT_PACKED = "export.remainder=none"  # only the trained models are of interest
+
 
 def train_run(config: Config, stages_only: bool = False) -> Results | None:
     """A run as `jobs/ensemble.py` does it; what it has to say goes to a file beside the run."""

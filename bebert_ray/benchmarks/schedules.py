@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bebert_ray.benchmarks.runs import copy_stages, train_run
+from bebert_ray.benchmarks.runs import NOT_PACKED, copy_stages, train_run
 from bebert_ray.config import Config
 from bebert_ray.recorder import DRIVER, Event, read_events
 from bebert_ray.report import Results
@@ -101,13 +101,15 @@ def schedules(
     for seed in seeds:
         home = output.absolute() / f"seed-{seed}"
         stages = home / "stages"
-        train_run(load(f"seed={seed}", *SEQUENTIAL, f"output={stages}"), stages_only=True)
+        train_run(
+            load(f"seed={seed}", *SEQUENTIAL, NOT_PACKED, f"output={stages}"), stages_only=True
+        )
         for turn in range(repeat):
             for schedule in chosen:
                 overrides = SCHEDULES[schedule]
                 run = home / f"{schedule}-{turn}"
                 copy_stages(stages, run)
-                figures = train_run(load(f"seed={seed}", *overrides, f"output={run}"))
+                figures = train_run(load(f"seed={seed}", *overrides, NOT_PACKED, f"output={run}"))
                 assert figures is not None
                 outcomes.append(_outcome(figures, schedule, turn))
                 tell(str(outcomes[-1]))

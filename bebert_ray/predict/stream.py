@@ -29,6 +29,7 @@ from bebert_ray.predict.classifier import Classifier
 from bebert_ray.predict.parts import Part
 from bebert_ray.predict.score import Job, score_part
 
+
 def scored(job: Job, parts: list[Part], workers: int | None = None) -> Iterator[tuple[Part, int]]:
     """Score parts on the Ray that this process is connected to.
 
