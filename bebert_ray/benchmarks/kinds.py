@@ -68,7 +68,7 @@ def kinds(
     output: Path,
     tell: Callable[[str], None],
 ) -> list[Outcome]:
-    """Train an ensemble of each kind; those of a seed have their teacher in common.
+    """Train an ensemble of each kind; those of a seed have in common what stages they can.
 
     Args:
         load: the configuration, given overrides.
@@ -85,10 +85,10 @@ def kinds(
     outcomes = []
     for seed in seeds:
         home = output.absolute() / f"seed-{seed}"
-        for kind in chosen:
+        for number, kind in enumerate(chosen):
             run = home / kind
-            if not run.exists() and (home / chosen[0]).exists():
-                copy_stages(home / chosen[0], run, ("teacher",))
+            for earlier in chosen[:number] if not run.exists() else ():
+                copy_stages(home / earlier, run)
             figures = train_run(load(f"seed={seed}", *KINDS[kind], NOT_PACKED, f"output={run}"))
             assert figures is not None
             outcomes.append(_outcome(figures, kind))

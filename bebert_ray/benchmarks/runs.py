@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +53,13 @@ class _Stages:
         return [step for step in self._run.advance(*made, **options) if step.member is None]
 
 
-def copy_stages(source: Path, target: Path, names: Iterable[str] = STAGE_NAMES) -> None:
-    """Begin a run directory with the data of another, and with those of its stages."""
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    for name in filter(lambda name: (source / name).exists(), ("data", *names)):
-        # Links will do: artifacts are never written to, only replaced.
-        shutil.copytree(source / name, target / name, copy_function=os.link)
+def copy_stages(source: Path, target: Path) -> None:
+    """Give a run directory the data and the stages of another that it lacks.
+
+    Those that it cannot use, as they were made with other settings, it makes anew.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("data", *STAGE_NAMES):
+        if (source / name).exists() and not (target / name).exists():
+            # Links will do: artifacts are never written to, only replaced.
+            shutil.copytree(source / name, target / name, copy_function=os.link)

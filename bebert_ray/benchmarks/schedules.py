@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -108,6 +109,7 @@ def schedules(
             for schedule in chosen:
                 overrides = SCHEDULES[schedule]
                 run = home / f"{schedule}-{turn}"
+                shutil.rmtree(run, ignore_errors=True)
                 copy_stages(stages, run)
                 figures = train_run(load(f"seed={seed}", *overrides, NOT_PACKED, f"output={run}"))
                 assert figures is not None
