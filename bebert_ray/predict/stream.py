@@ -29,6 +29,7 @@ from bebert_ray.predict.classifier import Classifier
 from bebert_ray.predict.parts import Part
 from bebert_ray.predict.score import Job, score_part
 
+
 def scored(job: Job, parts: list[Part], workers: int | None = None) -> Iterator[tuple[Part, int]]:
     """Score parts on the Ray that this process is connected to.
 
@@ -52,8 +53,9 @@ def scored(job: Job, parts: list[Part], workers: int | None = None) -> Iterator[
     gpus = int(has.get("GPU", 0))
     size = min(workers or gpus or int(has["CPU"]), len(parts))
     rows = ray.data.from_items([asdict(part) for part in parts], override_num_blocks=len(parts))
+    scorer: Any = _Scorer  # Ray Data makes one a process; its type hints know functions alone
     outcomes = rows.map(
-        _Scorer,
+        scorer,
         fn_constructor_args=(job,),
         compute=ActorPoolStrategy(size=size),
         num_cpus=1,

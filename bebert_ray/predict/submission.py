@@ -96,7 +96,7 @@ def _lines(name: str, outcome: Outcome, part: Part) -> Iterator[str]:
             f"{part.source}: the leaderboard wants a prediction for every example; those without "
             f"are listed in {outcome.output / part.bad_rows}"
         )
-    labels, spelled = outcome.card.labels, LAYOUTS[name].labels
+    labels, spelled = outcome.card.labels, LAYOUTS[name].labels or ()
     index = header.index("id" if name == "qqp" else "index")
     value = header.index("score" if labels is None else "label")
     for row in rows:
