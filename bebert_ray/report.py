@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import dataclass
-from itertools import cycle, groupby
+from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -69,12 +68,15 @@ class Results:
         run: the run directory.
         task: name of the task.
         metrics: its metrics, the primary one first.
+        classes: names of its classes; None for regression.
         dev: the reported splits, the main one first.
         selection: `holdout` or `dev`: what every choice was made on.
         seed: of the run.
         stages: the models that the members come from, such as teacher, half and ternary.
         members: of the ensemble, in order.
         staged: metrics of the ensemble of the first 1, 2, ... members.
+        predictions: label and prediction of the ensemble for every example of the main reported
+            split: indices of classes, or scores.
         note: why there are fewer members than asked for, if so.
         packed: the packed model; None if none was asked for.
         config: the resolved configuration.
@@ -84,12 +86,14 @@ class Results:
     run: str
     task: str
     metrics: tuple[str, ...]
+    classes: tuple[str, ...] | None
     dev: tuple[str, ...]
     selection: str
     seed: int
     stages: dict[str, Model]
     members: list[Model]
     staged: list[Scores]
+    predictions: list[tuple[float, float]]
     note: str
     packed: Packed | None
     config: dict[str, Any]
@@ -230,29 +234,9 @@ def _print_packed(results: Results, packed: Packed, console: Console) -> None:
 
 def draw(results: Results, path: Location) -> None:
     """A picture of the scores: ensembles of 1, 2, ... members, each member, the models before."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from bebert_ray.page.charts import draw_scores, png
 
-    count = range(1, len(results.members) + 1)
-    figure = Figure(figsize=(6.4, 4), layout="constrained")
-    axes = figure.add_subplot()
-    for stage, style in zip(results.stages.values(), cycle(("-", "--", ":", "-.")), strict=False):
-        level = results.headline(stage.scores)
-        axes.axhline(level, color="0.4", linestyle=style, linewidth=1, label=stage.name)
-    members = [results.headline(member.scores) for member in results.members]
-    axes.plot(count, members, "o", color="tab:orange", label="each binary member")
-    ensemble = [results.headline(scores) for scores in results.staged]
-    axes.plot(count, ensemble, "o-", color="tab:blue", label="ensemble so far")
-    axes.set(
-        xlabel="members",
-        ylabel=f"{results.dev[0].replace('_', ' ')} {results.metrics[0]}",
-        title=f"{results.task}, seed {results.seed}",
-        xticks=list(count),
-    )
-    axes.legend(loc="best", fontsize="small")
-    picture = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(picture)
-    write_atomic(path, picture.getvalue())
+    write_atomic(path, png(draw_scores, results, title=f"{results.task}, seed {results.seed}"))
 
 
 def to_json(value: dict[str, Any], indent: int | None = None) -> str:

@@ -33,6 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     from bebert_ray.ensemble.crew import Crew
     from bebert_ray.ensemble.driver import Run, make_plan, results
     from bebert_ray.ensemble.prepare import open_run, prepare
+    from bebert_ray.page import page
     from bebert_ray.progress import Board
     from bebert_ray.report import draw, print_plan, print_table, to_json
     from bebert_ray.storage import keep, lock
@@ -57,8 +58,9 @@ def main(arguments: list[str] | None = None) -> None:
             if not keep(directory / "results.json", text.encode()) and not crew.taken:
                 out.print("results.json was not what the run's artifacts say; written anew")
             draw(figures, directory / "scores.png")
+            keep(directory / "report.html", page(figures, directory).encode())
     print_table(figures, out)
-    out.print(f"all figures: {directory / 'results.json'}, picture: {directory / 'scores.png'}")
+    out.print(f"all figures: {directory / 'results.json'}, report: {directory / 'report.html'}")
     print(to_json(figures.summary()), flush=True)
 
 

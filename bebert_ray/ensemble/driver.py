@@ -15,7 +15,7 @@ import numpy as np
 from bebert_ray.config import to_dict
 from bebert_ray.data.columns import Columns
 from bebert_ray.data.metrics import evaluate, is_no_better_than_chance
-from bebert_ray.ensemble.aggregate import staged
+from bebert_ray.ensemble.aggregate import combine, staged
 from bebert_ray.ensemble.members import Ensemble, member_steps
 from bebert_ray.ensemble.prepare import Prepared, load_splits
 from bebert_ray.ensemble.steps import Step, model_step, stage_step
@@ -151,6 +151,7 @@ def results(run: Run) -> Results:
         run=str(prepared.directory),
         task=prepared.task.name,
         metrics=prepared.task.metrics,
+        classes=prepared.task.labels,
         dev=tuple(prepared.corpus.dev),
         selection=config.selection,
         seed=config.seed,
@@ -164,6 +165,7 @@ def results(run: Run) -> Results:
             for member in members
         ],
         staged=[{split: scores[split][m] for split in run.splits} for m in range(len(members))],
+        predictions=_predictions(ensemble),
         note="; ".join(filter(None, [ensemble.note, *_weak(run)])),
         packed=_packed(run.model),
         config=to_dict(config),
@@ -193,6 +195,16 @@ def _staged_scores(ensemble: Ensemble) -> dict[str, list[dict[str, float]]]:
         ]
         for split, columns in ensemble.splits.items()
     }
+
+
+def _predictions(ensemble: Ensemble) -> list[tuple[float, float]]:
+    """Label and prediction for every example of the main reported split."""
+    task, split = ensemble.prepared.task, next(iter(ensemble.prepared.corpus.dev))
+    logits = np.stack([member.logits[split] for member in ensemble.members])
+    scores = combine(logits, [member.alpha for member in ensemble.members])
+    predictions = scores[:, 0] if task.is_regression else scores.argmax(axis=1)
+    labels = ensemble.splits[split].labels
+    return list(zip(labels.tolist(), predictions.tolist(), strict=True))
 
 
 def _model(name: str, artifact: Artifact) -> Model:

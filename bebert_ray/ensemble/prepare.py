@@ -45,7 +45,7 @@ FREE_KEYS = (
 DATA = "data"
 LEFT = {
     *(DATA, *STAGE_NAMES, "members", "weights", "checkpoints", MODEL),
-    *("metrics.jsonl", "tensorboard", "logs", "results.json", "scores.png"),
+    *("metrics.jsonl", "tensorboard", "logs", "results.json", "scores.png", "report.html"),
 }
 LOCK = ".lock"
 

@@ -53,7 +53,7 @@ def scored(job: Job, parts: list[Part], workers: int | None = None) -> Iterator[
     gpus = int(has.get("GPU", 0))
     size = min(workers or gpus or int(has["CPU"]), len(parts))
     rows = ray.data.from_items([asdict(part) for part in parts], override_num_blocks=len(parts))
-    scorer: Any = _Scorer  # Ray makes one in each process
+    scorer: Any = _Scorer  # Ray Data makes one a process; its type hints know functions alone
     outcomes = rows.map(
         scorer,
         fn_constructor_args=(job,),

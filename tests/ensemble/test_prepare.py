@@ -180,7 +180,8 @@ class TestAnotherRun:
 
     def test_fresh_deletes_what_runs_make_and_nothing_else(self, runner):
         output = runner.output
-        for name in ("metrics.jsonl", "results.json", "scores.png", "notes.txt", "data.csv"):
+        made = ("metrics.jsonl", "results.json", "scores.png", "report.html")
+        for name in (*made, "notes.txt", "data.csv"):
             (output / name).touch()
         for name in ("checkpoints/half/0", "tensorboard/half", "logs", f".half.{32 * '0'}.tmp"):
             (output / name).mkdir(parents=True)
