@@ -149,6 +149,6 @@ def _no_gradient(starved: tuple[str, ...], epoch: int) -> str:
     first, others = starved[0], len(starved) - 1
     more = f" and {others} other parameters" if others else ""
     return (
-        f"in epoch {epoch} no gradient reached {first}{more}: they stay as they are; a lower "
-        "learning rate, or wider activations on the way (binary.through), may help"
+        f"in epoch {epoch} no gradient reached {first}{more}: what is starved learns no more; a "
+        "lower learning rate may help, and for 1-1-1 wider activations on the way (binary.through)"
     )

@@ -7,6 +7,8 @@ from contextlib import ExitStack, contextmanager
 
 from torch import Tensor, nn
 
+from bebert_ray.quant.quantizers import UniformQuantizer
+
 
 @contextmanager
 def starved_parameters(model: nn.Module) -> Iterator[list[str]]:
@@ -14,7 +16,8 @@ def starved_parameters(model: nn.Module) -> Iterator[list[str]]:
 
     Binarization passes no gradient to what lies outside of its range: once all of a layer's
     weights, or all that enters a quantizer, have left it, that layer stays as it is. A parameter
-    that the loss does not reach at all has no gradient, and is not starved.
+    that the loss does not reach at all has no gradient, and is not starved; nor is a learned clip
+    that no activation is large enough for.
 
     Yields:
         A list that holds, at the end, the names of the parameters whose gradient was zero each
@@ -22,7 +25,12 @@ def starved_parameters(model: nn.Module) -> Iterator[list[str]]:
     """
     starved: list[str] = []
     seen: set[str] = set()
-    hungry = dict(model.named_parameters())
+    hungry = {
+        f"{path}.{name}".removeprefix("."): parameter
+        for path, module in model.named_modules()
+        if not isinstance(module, UniformQuantizer)
+        for name, parameter in module.named_parameters(recurse=False)
+    }
 
     def look_at(name: str, parameter: Tensor) -> None:
         seen.add(name)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from bebert_ray.quant.quantizers import LsqQuantizer, UniformQuantizer
 from bebert_ray.training.starvation import starved_parameters
 
 
@@ -49,3 +50,11 @@ def test_nothing_is_watched_afterwards() -> None:
     with starved_parameters(model) as starved:
         step(model)
     assert starved == ["dead.bias", "dead.weight"]
+
+
+def test_a_clip_that_is_wide_enough_for_all_is_not_starved() -> None:
+    for quantizer, expected in ((UniformQuantizer(8), []), (LsqQuantizer(4), ["0.step"])):
+        model = nn.Sequential(quantizer)
+        with starved_parameters(model) as starved:
+            model(torch.zeros(4, requires_grad=True)).sum().backward()
+        assert starved == expected
