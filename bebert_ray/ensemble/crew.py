@@ -33,7 +33,7 @@ from bebert_ray.ensemble.worker import Worker, worker_environment
 from bebert_ray.errors import RunError, UserError
 from bebert_ray.kinds import MODEL, kind_of
 from bebert_ray.progress import Board
-from bebert_ray.storage import Miss, exists, remove
+from bebert_ray.storage import Miss, exists, remove, sweep
 
 POLL = 0.5  # seconds between looks at the workers
 RECOUNT = 5.0  # seconds between looks at the cluster
@@ -94,6 +94,7 @@ class Crew:
             self._recount()
         self._listen()
         remove(self._prepared.directory / CHECKPOINTS)
+        sweep(self._prepared.directory)  # what processes that died were about to write
 
     def report(self, event: dict[str, Any]) -> None:
         """Show an event and record it."""
