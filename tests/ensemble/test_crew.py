@@ -48,6 +48,8 @@ class StubWorker:
         if deaths.exists() and (left := int(deaths.read_text())):
             deaths.write_text(str(left - 1))
             print("and this its last line", file=sys.stderr, flush=True)
+            draft = Path(step.path.path).with_name(f".draft.{os.getpid():032x}.tmp")
+            draft.mkdir(parents=True)
             os.kill(os.getpid(), signal.SIGKILL)
         match step.inputs.get("do"):
             case "nothing":
@@ -226,6 +228,9 @@ def test_a_worker_that_dies_is_replaced(crew, step, events):
     assert "died" in restart["reason"] or "SIGKILL" in restart["reason"], restart["reason"]
     shown = crew._board._console.file.getvalue()
     assert "attempt 1 of 1 goes on from its checkpoint" in shown
+    place = Path(script.made["member 3"].path)
+    assert place.is_dir()
+    assert not list(place.parent.glob(".draft.*")), "what it was about to write is gone"
 
 
 def test_deaths_are_bounded_and_the_last_one_is_told_of_with_all_that_is_known(crew, step, events):
