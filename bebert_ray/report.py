@@ -49,7 +49,7 @@ class Packed:
 
     Attributes:
         remainder: how what is not binary is stored, `fp16` or `fp32`.
-        bytes: of its `weights`, `scales` and `floats`, as counted, and of the `file` on disk.
+        bytes: of its `weights`, `scales` and `floats`, and of the whole `file`.
         scores: the ensemble's, by split.
         logit_difference: the largest between a logit of a member and that of its training.
     """

@@ -78,7 +78,7 @@ def _of_model(text: str, tokens: int | None) -> Any:
         members=len(config.alphas),
         float_bits=FLOAT_BITS[config.quantization_config["remainder"]],
         tokens=tokens or AutoTokenizer.from_pretrained(directory).model_max_length,
-        files={path.name: path.stat().st_size for path in directory.iterdir()},
+        directory=directory,
     )
 
 

@@ -56,6 +56,8 @@ from what it was in training.
 | all that stays float, {float_bits} bits | {floats_mb:.2f} |
 | `model.safetensors` on disk | {file_mb:.2f} |
 
+What members have in common is stored, and counted, once.
+
 ## Made with
 
 Seed {seed}. Alphas: {alphas}. {versions}

@@ -12,6 +12,7 @@ from bebert_ray.data.metrics import evaluate
 from bebert_ray.deploy.card import model_card
 from bebert_ray.deploy.manifest import CARD
 from bebert_ray.deploy.model import BebertForSequenceClassification, packed_model
+from bebert_ray.deploy.summary import stored_bytes
 from bebert_ray.ensemble.aggregate import combine
 from bebert_ray.models.bert import load_model, load_tokenizer
 from bebert_ray.storage import Artifact, Location, commit, fetch
@@ -35,8 +36,8 @@ def leave_packed(work: Work, path: Location, stage: str, inputs: dict[str, Any])
     Returns:
         The artifact: a packed model with tokenizer, manifest and model card. Its facts hold
         `scores` (of selection and dev), `logit_difference` (the largest between a member's logits
-        and those it had when it was trained), `bytes` (`weights`, `scales`, `floats` as counted,
-        `file` as they lie on disk), `seconds` and `versions`.
+        and those it had when it was trained), `bytes` (see
+        `summary.stored_bytes`), `seconds` and `versions`.
     """
     members = [fetch(work.directory / "members" / name) for name in inputs["members"]]
     facts: dict[str, Any] = {}
@@ -58,7 +59,7 @@ def leave_packed(work: Work, path: Location, stage: str, inputs: dict[str, Any])
         facts.update(
             scores=scores,
             logit_difference=difference,
-            bytes=stored_bytes(loaded, draft),
+            bytes=stored_bytes(draft),
             seconds=work.checkpoints.seconds,
             versions=versions(),
         )
@@ -66,20 +67,6 @@ def leave_packed(work: Work, path: Location, stage: str, inputs: dict[str, Any])
         return facts
 
     return commit(path, stage, inputs, write)
-
-
-def stored_bytes(model: BebertForSequenceClassification, directory: Path) -> dict[str, int]:
-    """What a packed model's tensors take: `weights`, `scales`, `floats`, and together as a `file`.
-
-    The file has a header with the names of the tensors besides, and those that members share once.
-    """
-    sums = model.summary().ensemble
-    return {
-        "weights": sums.weight_bytes,
-        "scales": sums.scale_bytes,
-        "floats": sums.float_bytes,
-        "file": (directory / "model.safetensors").stat().st_size,
-    }
 
 
 def _score(

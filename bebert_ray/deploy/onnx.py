@@ -3,9 +3,10 @@
 Binary weights stay integers, activations are quantized by plain operators, and the output is what
 `BebertForSequenceClassification` gives. Needs the package `onnx` (extra `onnx`).
 
-Engines sum in another order than torch. Where that moves an activation over the border between two
-levels, it ends on the other level there: with activations of 8 bits that is not seen in the logits,
-with fewer it can be.
+Engines sum in another order than torch, and an activation that lies on the border between two
+levels ends on the other one there. The logits of a trained six-layer model so differ by some
+thousandths, and by 0.05 at most on MRPC; those of torch with AVX2 and with AVX-512 by 0.008. Where
+classes are all but tied the prediction can be another: of 408 it was, for 2.
 """
 
 from __future__ import annotations

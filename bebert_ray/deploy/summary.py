@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -45,6 +47,7 @@ class Summary:
         ensemble: all of them together.
         full: a model of the same checkpoint in full precision, in 32 bits.
         files: bytes on disk by name of the file; None if there are no files.
+        stored: bytes of the tensors in the file, see `stored_bytes`; None if there is none.
     """
 
     tokens: int
@@ -55,6 +58,7 @@ class Summary:
     ensemble: Total
     full: Total
     files: dict[str, int] | None = None
+    stored: dict[str, int] | None = None
 
     def __str__(self) -> str:
         text = io.StringIO()
@@ -80,7 +84,7 @@ def summarize(
     members: int,
     float_bits: int,
     tokens: int = TOKENS,
-    files: dict[str, int] | None = None,
+    directory: Path | None = None,
 ) -> Summary:
     """Count what members of a shape cost; no weights are needed.
 
@@ -89,7 +93,7 @@ def summarize(
         members: how many there are.
         float_bits: width in which the file has its floats.
         tokens: length of a sentence.
-        files: bytes on disk, if there are any.
+        directory: of the packed model, if there is one.
     """
     every = costs(outline(member), tokens, float_bits)
     full = copy.deepcopy(member)
@@ -103,8 +107,28 @@ def summarize(
         members=members,
         ensemble=total(every * members),
         full=total(costs(outline(full), tokens)),
-        files=files,
+        files=None if directory is None else _files(directory),
+        stored=None if directory is None else stored_bytes(directory),
     )
+
+
+def stored_bytes(directory: Path) -> dict[str, int]:
+    """What the tensors of a packed model take in its file.
+
+    Returns:
+        Bytes of the binary `weights`, their `scales` and the `floats`, without those of members
+        that have them in common with an earlier one; and of the whole `file`, with its header.
+    """
+    path = directory / "model.safetensors"
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    sizes = {"weights": 0, "scales": 0, "floats": 0}
+    kinds = {"signs": "weights", "scales": "scales"}
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            begin, end = tensor["data_offsets"]
+            sizes[kinds.get(name.rpartition(".")[2], "floats")] += end - begin
+    return sizes | {"file": path.stat().st_size}
 
 
 def member_config(config: Config, encoder: BertConfig) -> BertConfig:
@@ -157,9 +181,10 @@ def print_summary(summary: Summary, console: Console) -> None:
     row("their scales, 32 bits, MB", ensemble.scale_bytes, None, 1e6)
     row(f"all that stays float, {summary.float_bits} bits, MB", ensemble.float_bytes, None, 1e6)
     row("size as counted, MB", ensemble.bytes, full.bytes, 1e6)
-    if summary.files is not None:
-        weights = summary.files["model.safetensors"]
-        row("model.safetensors on disk, MB", weights, None, 1e6)
+    if summary.files is not None and summary.stored is not None:
+        held = sum(summary.stored.values()) - summary.stored["file"]
+        row("less what members have in common, MB", held, full.bytes, 1e6)
+        row("model.safetensors on disk, MB", summary.stored["file"], full.bytes, 1e6)
         row("all files on disk, MB", sum(summary.files.values()), None, 1e6)
     table.add_section()
     row("MACs, G", ensemble.macs, full.macs, 1e9)
@@ -171,6 +196,10 @@ def print_summary(summary: Summary, console: Console) -> None:
         "FLOPs as the papers count: 2 a MAC, times W A / 64 unless both are floats. "
         "Bit operations: MACs times W A."
     )
+
+
+def _files(directory: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in directory.iterdir()}
 
 
 def _ratio(ours: float, theirs: float) -> str:

@@ -26,6 +26,7 @@ from bebert_ray.deploy import BebertConfig, BebertForSequenceClassification, pac
 from bebert_ray.deploy.accounting import costs, total
 from bebert_ray.deploy.model import combine_logits
 from bebert_ray.deploy.quantizer import PackedConfig
+from bebert_ray.deploy.summary import stored_bytes
 from bebert_ray.ensemble.aggregate import combine
 from bebert_ray.errors import UserError
 
@@ -138,6 +139,9 @@ def test_tensors_that_members_share_are_stored_once(
     loaded = load(tmp_path)
     with torch.no_grad():
         assert torch.equal(loaded(**batch).member_logits, expected)
+    held = sum(tensor.nbytes for tensor in stored.values())
+    sizes = stored_bytes(tmp_path)
+    assert sum(sizes.values()) - sizes["file"] == held < loaded.summary().ensemble.bytes
     loaded.save_pretrained(tmp_path / "again")
     again, before = (p / "model.safetensors" for p in (tmp_path / "again", tmp_path))
     assert again.read_bytes() == before.read_bytes()

@@ -5,12 +5,14 @@ import json
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
 from rich.console import Console
 from transformers import BertConfig
 
 from bebert_ray.config import load_config
 from bebert_ray.deploy.accounting import costs, total
-from bebert_ray.deploy.summary import member_config, print_summary, summarize
+from bebert_ray.deploy.summary import member_config, print_summary, stored_bytes, summarize
 from bebert_ray.models.bert import outline
 
 
@@ -50,16 +52,26 @@ def test_more_tokens_cost_more_operations_and_no_bytes() -> None:
 
 
 def test_it_prints_and_is_json(tmp_path: Path) -> None:
-    files = {"model.safetensors": 36_000_000, "config.json": 1_000_000}
-    summary = summarize(bert_base(), members=2, float_bits=16, files=files)
+    tensors = {
+        "a.bits.signs": torch.zeros(30_000_000, dtype=torch.uint8),
+        "a.bits.scales": torch.zeros(100_000),
+        "a.bias": torch.zeros(800_000, dtype=torch.float16),
+    }
+    safetensors.torch.save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes(bytes(1_000_000))
+    file = (tmp_path / "model.safetensors").stat().st_size
+    sizes = {"weights": 30_000_000, "scales": 400_000, "floats": 1_600_000, "file": file}
+    assert stored_bytes(tmp_path) == sizes
+    summary = summarize(bert_base(), members=2, float_bits=16, directory=tmp_path)
     out = io.StringIO()
     print_summary(summary, Console(file=out, width=120))
     text = out.getvalue()
     assert "2 members against one model in full precision" in text
     assert "FLOPs as the papers count" in text
     lines = {line.split("│")[1].strip(): line for line in text.splitlines() if "│" in line}
-    assert "36.00" in lines["model.safetensors on disk, MB"]
-    assert "37.00" in lines["all files on disk, MB"]
+    assert "32.00" in lines["less what members have in common, MB"]
+    assert "32.00" in lines["model.safetensors on disk, MB"]
+    assert "33.00" in lines["all files on disk, MB"]
     assert "1/12.3" in lines["size as counted, MB"]
     figures = json.loads(json.dumps(summary.to_dict()))
     assert figures["ensemble"]["bytes"] == summary.ensemble.bytes
