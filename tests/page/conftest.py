@@ -35,6 +35,7 @@ def results() -> Results:
         staged=[scores(0.5), scores(0.55)],
         predictions=[(0, 0)] * 30 + [(0, 1)] * 10 + [(1, 1)] * 1200,
         note="",
+        packed=None,
         config={"task": "sst2", "ensemble": {"members": 2}},
         versions={"torch": "2"},
     )

@@ -11,6 +11,7 @@ import pytest
 
 from bebert_ray.page import page
 from bebert_ray.page.content import confusion, loss_curves, read_weights, shares
+from bebert_ray.report import Packed
 from bebert_ray.storage import Location, write_atomic
 
 
@@ -74,7 +75,7 @@ def test_a_page_shows_the_run(results, run):
         "sst2, an ensemble of 2",
         "0.5700 dev accuracy of the ensemble",
         "0.9200 of the full-precision teacher",
-        "2.00 MB 50.0 times smaller",
+        "2.00 MB counted, 50.0 times smaller",
         "3 h 06 min",
         "<negative> 30 75.0% 10 25.0%",
         "positive 0 0.0% 1,200 100.0%",
@@ -107,6 +108,15 @@ def test_what_a_reader_must_know_is_said(results, run):
     assert "Choices were made on the split that is reported" in text
     assert "boosting ends" in text
     assert "held-out" not in text
+
+
+def test_the_packed_model_is_told_of(results, run):
+    sizes = {"weights": 400_000, "scales": 50_000, "floats": 500_000, "file": 1_000_000}
+    packed = Packed("fp16", sizes, results.scores, 0.001234)
+    text = Page(page(replace(results, packed=packed), run)).text
+    assert "1.00 MB on disk, 100.0 times smaller" in text
+    assert "binary weights 0.40, scales 0.05, floats (fp16) 0.50" in text
+    assert "no logit of a member differs by more than 0.0012" in text
 
 
 def test_scores_are_drawn_instead_of_counted(results, run):
