@@ -279,6 +279,28 @@ def test_a_damaged_packed_model_is_made_again(runner, packed):
     assert path.read_bytes() == content
 
 
+def test_an_interrupted_packing_leaves_nothing_and_the_next_comes_to_the_same_bytes(
+    runner, packed, monkeypatch
+):
+    def files():
+        names = ("config.json", "model.safetensors", "packed.json", "tokenizer.json", "README.md")
+        return {name: (runner.output / "model" / name).read_bytes() for name in names}
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    before = files()
+    shutil.rmtree(runner.output / "model")
+    with monkeypatch.context() as patch:
+        patch.setattr("bebert_ray.deploy.export.model_card", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            runner()
+    assert not (runner.output / "model").exists()
+    assert runner().packed == packed.packed
+    assert runner.taken == ["model"]
+    assert files() == before
+
+
 # --- in rounds ----------------------------------------------------------------------------------
 
 PIPELINED = (
