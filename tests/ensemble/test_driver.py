@@ -10,7 +10,8 @@ import torch
 import yaml
 
 from bebert_ray.ensemble.driver import make_plan
-from bebert_ray.storage import find
+from bebert_ray.page import page
+from bebert_ray.storage import Location, find
 from bebert_ray.training import stages
 from bebert_ray.training.work import load_logits
 
@@ -66,6 +67,14 @@ def test_the_figures_are_those_of_the_models_on_disk(runner, finished):
     error = wrong.mean()
     assert results.members[0].error == pytest.approx(error)
     assert summary["alphas"][0] == pytest.approx(0.5 * np.log((1 - error) / error))
+
+
+def test_predictions_are_those_that_are_scored(runner, finished):
+    assert finished.classes == ("neg", "pos")
+    hits = [label == prediction for label, prediction in finished.predictions]
+    assert len(hits) == 40  # dev
+    assert np.mean(hits) == pytest.approx(finished.headline(finished.scores))
+    assert "an ensemble of 2" in page(finished, Location.of(runner.output))
 
 
 def test_two_runs_from_scratch_give_the_same_bits_and_another_seed_gives_others(

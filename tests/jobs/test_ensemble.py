@@ -224,6 +224,7 @@ def test_a_run_prints_figures_on_stdout_and_messages_on_stderr(done):
     assert result["teacher"] > 0.6
     assert json.loads((output / "results.json").read_text())["ensemble"] == result["ensemble"]
     assert (output / "scores.png").stat().st_size > 0
+    assert "an ensemble of 2" in (output / "report.html").read_text()
     assert "ensemble of 2" in out
     assert f"packed model: {output}/model" in out
     assert "no logit of a member differs by more than 0\n" in out
@@ -239,11 +240,14 @@ def test_a_run_prints_figures_on_stdout_and_messages_on_stderr(done):
 def test_another_run_trains_nothing_and_prints_the_same_figures(done, capfd):
     arguments, output, out, _ = done
     before = members(output)
+    report = (output / "report.html").read_bytes()
+    (output / "report.html").write_text("damaged")
     assert run_here(*arguments) == 0
     printed = capfd.readouterr()
     assert figures(printed.out) == figures(out)
     assert printed.err == ""
     assert members(output) == before
+    assert (output / "report.html").read_bytes() == report
 
 
 @pytest.mark.cluster
