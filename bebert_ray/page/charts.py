@@ -176,7 +176,7 @@ def draw_pairs(figure: Figure, pairs: Sequence[tuple[float, float]]) -> None:
     axes = figure.add_subplot()
     labels, predictions = np.array(pairs).T
     ends = [min(labels.min(), predictions.min()), max(labels.max(), predictions.max())]
-    axes.plot(ends, ends, color=LIGHT["muted"], linewidth=1, linestyle=":")
+    axes.plot(ends, ends, color=LIGHT["orange"], linewidth=1, linestyle="--", zorder=3)
     axes.plot(labels, predictions, ".", color=LIGHT["blue"], alpha=0.5, markersize=4)
     axes.set(xlabel="label", ylabel="prediction of the ensemble")
 
