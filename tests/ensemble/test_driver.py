@@ -11,6 +11,7 @@ import yaml
 
 from bebert_ray.ensemble.driver import make_plan
 from bebert_ray.page import page
+from bebert_ray.predict.classifier import Classifier, read_card
 from bebert_ray.storage import Location, find
 from bebert_ray.training import stages
 from bebert_ray.training.work import load_logits
@@ -244,6 +245,15 @@ def test_the_packed_model_says_what_the_ensemble_does(runner, packed):
     with torch.no_grad():
         labels = model(**batch).logits.argmax(-1)
     assert (labels.numpy() == dev.labels).mean() == packed.summary()["ensemble"]
+
+
+def test_the_packed_model_scores_texts_as_the_run_did(runner, packed):
+    place = Location.of(runner.output / "model")
+    card = read_card(place)
+    assert (card.labels, card.text_columns) == (("neg", "pos"), ("text",))
+    dev = runner.prepare().corpus.dev["dev"]
+    scores = Classifier(place, batch_size=7).score(dev.texts)
+    assert scores.argmax(axis=1).tolist() == [prediction for _, prediction in packed.predictions]
 
 
 def test_the_card_tells_scores_sizes_seed_and_settings(runner, packed):
