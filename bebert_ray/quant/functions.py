@@ -22,13 +22,11 @@ MARGIN = 1e-4  # makes the bounds of the LSQ range belong to it
 def mean_magnitude(weight: Tensor, per_row: bool) -> Tensor:
     """``mean|w|`` of the tensor, [], or of each row, [..., 1]."""
     # Summed in float64: the scale then does not depend on how many threads share the reduction, and
-    # the two halves of a split weight get exactly half of the ternary scale. As a norm, it takes
-    # one pass over the memory, which is what quantizing a weight costs.
+    # the two halves of a split weight get exactly half of the ternary scale.
+    magnitude = weight.abs()
     if per_row:
-        total = torch.linalg.vector_norm(weight, 1, -1, keepdim=True, dtype=torch.float64)
-        return (total / weight.shape[-1]).to(weight.dtype)
-    total = torch.linalg.vector_norm(weight, 1, dtype=torch.float64)
-    return (total / weight.numel()).to(weight.dtype)
+        return magnitude.mean(dim=-1, keepdim=True, dtype=torch.float64).to(weight.dtype)
+    return magnitude.mean(dtype=torch.float64).to(weight.dtype)
 
 
 class _Binarize(Function):
