@@ -8,11 +8,14 @@ import sys
 from collections.abc import Callable
 from signal import SIGINT, SIGTERM
 from types import FrameType
+from typing import TypeVar
 
 from rich.console import Console
 
 from bebert_ray.config import Config, describe, load_config
 from bebert_ray.errors import RunError, UserError
+
+T = TypeVar("T")
 
 
 def run_job(job: Callable[[], None]) -> int:
@@ -47,9 +50,22 @@ def run_job(job: Callable[[], None]) -> int:
 def parse_arguments(
     description: str, examples: str, arguments: list[str] | None = None
 ) -> tuple[Config, argparse.Namespace]:
-    """The configuration that the command line asks for, and its flags.
+    """The run that the command line asks for, and its flags; see `parse_with`."""
+    return parse_with(load_config, describe, description, examples, arguments)
+
+
+def parse_with(
+    load: Callable[[str | None, list[str]], T],
+    keys: Callable[[], str],
+    description: str,
+    examples: str,
+    arguments: list[str] | None = None,
+) -> tuple[T, argparse.Namespace]:
+    """What the command line asks for, and its flags.
 
     Args:
+        load: makes a configuration of a file and overrides.
+        keys: describes what may be set.
         description: what the job does.
         examples: command lines.
         arguments: those of the process by default.
@@ -60,7 +76,7 @@ def parse_arguments(
     """
     parser = argparse.ArgumentParser(
         description=description,
-        epilog=f"examples:\n{examples}\n\n{describe()}",
+        epilog=f"examples:\n{examples}\n\n{keys()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file, such as configs/mrpc.yaml")
@@ -69,7 +85,7 @@ def parse_arguments(
     namespace = parser.parse_intermixed_args(arguments)
     if namespace.config is None and not namespace.overrides:
         parser.error("give --config FILE or task=NAME; --help shows all keys")
-    return load_config(namespace.config, namespace.overrides), namespace
+    return load(namespace.config, namespace.overrides), namespace
 
 
 def console(*, stderr: bool = False) -> Console:

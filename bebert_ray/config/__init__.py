@@ -1,7 +1,7 @@
-"""The configuration of a run: `schema` says what there is, `load` reads and writes it."""
+"""The configuration of a run: what there is (schema), what is wrong (check), files (load)."""
 
+from bebert_ray.config.check import describe
 from bebert_ray.config.load import (
-    describe,
     differing_keys,
     load_config,
     parse_config,

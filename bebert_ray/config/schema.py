@@ -173,6 +173,14 @@ class MemberConfig:
     epochs: Epochs = 3
     learning_rate: LearningRate = 1e-4
     batch_size: BatchSize = 32
+    warmup: Annotated[Real, Field(ge=0, le=1)] | None = Field(
+        default=None,
+        description="part of the steps that the rate climbs; null: training.warmup",
+    )
+    quantizer_learning_rate: Annotated[Real, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="learning rate of clips and step sizes; null: training.quantizer_learning_rate",
+    )
 
 
 @dataclass(frozen=True, config=_CHECKS)

@@ -96,7 +96,8 @@ def member_step(
         parents: the finished stages, by name.
         fold: the number of the fold; None for the member itself.
     """
-    config, settings = prepared.config, asdict(prepared.config.member)
+    config = prepared.config
+    settings = {name: value for name, value in asdict(config.member).items() if value is not None}
     if config.ensemble.strategy != "C":
         del settings["hidden_epochs"], settings["hidden_learning_rate"]
     kind = kind_of(config)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,6 +12,8 @@ from bebert_ray.training.fit import Fit
 from bebert_ray.training.losses import Loss, label_loss, prediction_loss
 from bebert_ray.training.stages import match_hidden
 from bebert_ray.training.work import Model, Work
+
+OWN = ("warmup", "quantizer_learning_rate")  # what members share with the stages unless it is set
 
 
 class MemberTraining:
@@ -29,10 +33,13 @@ class MemberTraining:
         config, stage = work.config, work.config.member
         seed = work.seed("member", member)
         self._model = work.parent(work.kind.start)
-        self._settings = work.settings(stage.epochs, stage.learning_rate, stage.batch_size, seed)
+        own = {name: value for name in OWN if (value := getattr(stage, name)) is not None}
+        self._settings = replace(
+            work.settings(stage.epochs, stage.learning_rate, stage.batch_size, seed), **own
+        )
         hidden_epochs = stage.hidden_epochs if config.ensemble.strategy == "C" else 0
-        self._hidden = work.settings(
-            hidden_epochs, stage.hidden_learning_rate, stage.batch_size, seed
+        self._hidden = replace(
+            self._settings, epochs=hidden_epochs, learning_rate=stage.hidden_learning_rate
         )
         self._fit: Fit | None = None
         self._rounds, self._done = config.rounds, 0

@@ -123,6 +123,7 @@ BAD_VALUES = [
     ("data.text_columns=text", "must be a list of 1 to 2 texts, or null"),
     ("data.text_columns=[a, b, c]", "must be a list of 1 to 2 texts, or null"),
     ("data.text_columns=[a, 5]", "must be a list of 1 to 2 texts, or null"),
+    ("binary.through=[3]", "must be a list, each one of 1-1-8, 1-1-4, 1-1-2"),
     ("data.kind=ranking", "must be one of classification, regression"),
     ("teacher.epochs=0", "must be a whole number, at least 1"),
     ("teacher.epochs=1.0", "teacher.epochs = 1.0: must be a whole number"),

@@ -236,3 +236,16 @@ def test_rounds_of_uneven_epochs(run: Any) -> None:
     MemberTraining(work, 0).advance(work, weights)
     ends = [(progress.round, progress.epoch) for progress in heard if progress.score is not None]
     assert ends == [(0, 1), (1, 2), (1, 3)]
+
+
+def test_a_member_may_have_a_warm_up_and_a_rate_for_step_sizes_of_its_own(run: Any) -> None:
+    overrides = ("ensemble.strategy=C", "training.warmup=0.2")
+    shared = MemberTraining(run.new(*overrides), 0)
+    own = MemberTraining(
+        run.new(*overrides, "member.warmup=0.5", "member.quantizer_learning_rate=1e-3"), 0
+    )
+    for settings in (shared._settings, shared._hidden):
+        assert (settings.warmup, settings.quantizer_learning_rate) == (0.2, 1e-4)
+    for settings in (own._settings, own._hidden):
+        assert (settings.warmup, settings.quantizer_learning_rate) == (0.5, 1e-3)
+    assert own._hidden.learning_rate == run.new().config.member.hidden_learning_rate

@@ -1,0 +1,219 @@
+"""From values under dotted keys to a checked dataclass, or one line for each that is not possible.
+
+Values are held flat, one entry a dotted key, so that a file and the command line merge key by key
+and every message can say where its key was set.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+
+from bebert_ray.config.schema import Config
+from bebert_ray.errors import UserError
+
+COMMAND_LINE = "command line"
+
+
+class Entry(NamedTuple):
+    """A value that was given, and where: `FILE, line N` or `command line`."""
+
+    value: Any
+    where: str
+
+
+class Schema(NamedTuple):
+    """What may be set.
+
+    Attributes:
+        adapter: checks the values.
+        leaves: the JSON schema of every dotted key.
+        sections: the description of every section.
+    """
+
+    adapter: TypeAdapter[Any]
+    leaves: dict[str, Any]
+    sections: dict[str, str]
+
+    @classmethod
+    def of(cls, root: type) -> Schema:
+        """The keys of a pydantic dataclass and of those in it, which are its sections."""
+        adapter: TypeAdapter[Any] = TypeAdapter(root)
+        whole = adapter.json_schema()
+        leaves: dict[str, Any] = {}
+        sections: dict[str, str] = {}
+
+        def walk(schema: Mapping[str, Any], prefix: str) -> None:
+            for name, part in schema["properties"].items():
+                if "$ref" in part:
+                    sections[prefix + name] = part["description"]
+                    walk(whole["$defs"][part["$ref"].rpartition("/")[2]], f"{prefix}{name}.")
+                else:
+                    leaves[prefix + name] = part
+
+        walk(whole, "")
+        return cls(adapter, leaves, sections)
+
+
+RUN = Schema.of(Config)
+
+
+def build(schema: Schema, entries: Mapping[str, Entry], problems: list[str]) -> Any:
+    """The dataclass that holds the entries, and defaults for the rest.
+
+    Args:
+        schema: what there may be.
+        entries: by dotted key.
+        problems: what is wrong already; what is found wrong joins them.
+
+    Returns:
+        The dataclass, or None if its values are not possible.
+    """
+    known: dict[str, Entry] = {}
+    for key, entry in entries.items():
+        if key in schema.leaves:
+            known[key] = entry
+        elif key not in schema.sections:
+            hint = did_you_mean(schema, key)
+            problems.append(f"{key}: unknown key{hint} ({entry.where})")
+        elif entry.value is not None:  # a section left empty is fine
+            example = next(leaf for leaf in schema.leaves if leaf.startswith(f"{key}."))
+            problems.append(f"{key}: is a section, set keys in it ({example}, …) ({entry.where})")
+    result, bad = _validate(schema, known)
+    problems += bad.values()
+    return result
+
+
+def refuse(problems: list[str]) -> None:
+    """End here if there are problems.
+
+    Raises:
+        UserError: one line for each.
+    """
+    if problems:
+        raise UserError("\n  ".join(["the configuration cannot be used:", *problems]))
+
+
+def describe(schema: Schema = RUN) -> str:
+    """Lists every key with its default, its meaning and its choices, by section, for `--help`."""
+    lines: list[str] = []
+    last = ""
+    for key, leaf in schema.leaves.items():
+        section = key.rpartition(".")[0]
+        if section != last:
+            lines += ["", f"{section}: {schema.sections[section]}"]
+            last = section
+        default = leaf.get("default", "required")
+        if not isinstance(default, str):
+            default = f"{default:g}" if isinstance(default, float) else json.dumps(default)
+        choices = f" [{'|'.join(leaf['enum'])}]" if "enum" in leaf else ""
+        line = f"  {key:<32} {default:<14} {leaf['description']}{choices}"
+        lines.append(textwrap.fill(line, width=120, subsequent_indent=" " * 50))
+    return "\n".join(lines)
+
+
+def did_you_mean(schema: Schema, key: str) -> str:
+    """Suggests keys that are spelled alike, or that end alike (`members`)."""
+    leaf = key.rpartition(".")[2]
+    keys_by_leaf: dict[str, list[str]] = {}
+    for known in schema.leaves:
+        keys_by_leaf.setdefault(known.rpartition(".")[2], []).append(known)
+    same_leaf = keys_by_leaf.get(leaf, [])
+    close = get_close_matches(key, schema.leaves, n=1, cutoff=0.8)
+    close_leaves = get_close_matches(leaf, keys_by_leaf, n=1)
+    matches = close or same_leaf or [k for near in close_leaves for k in keys_by_leaf[near]]
+    return f"; did you mean {' or '.join(matches)}?" if matches else ""
+
+
+def _validate(schema: Schema, entries: Mapping[str, Entry]) -> tuple[Any, dict[str, str]]:
+    """The dataclass, or None and one line for each key that keeps it from being one."""
+    problems: dict[str, str] = {}
+    for _ in range(2):  # once more without the bad values: the others may not fit together either
+        values = {key: entry.value for key, entry in entries.items() if key not in problems}
+        try:
+            result = schema.adapter.validate_python(_nest(values))
+        except ValidationError as error:
+            problems = dict(_explain(schema, error, entries, frozenset(problems))) | problems
+        else:
+            return (None if problems else result), problems
+    return None, problems
+
+
+def _explain(
+    schema: Schema,
+    error: ValidationError,
+    entries: Mapping[str, Entry],
+    reported: frozenset[str],
+) -> Iterator[tuple[str, str]]:
+    for detail in error.errors():
+        if detail["type"] == "conflict":
+            for key, others, message in detail["ctx"]["conflicts"]:
+                if reported.isdisjoint([key, *others]):
+                    setter = next((k for k in [key, *others] if k in entries), None)
+                    where = f" ({entries[setter].where})" if setter else ""
+                    yield key, f"{key}: {message}{where}"
+            continue
+        key = ".".join(part for part in detail["loc"] if isinstance(part, str))
+        if detail["type"] == "missing":
+            yield key, f"{key}: is missing, it must be {_allowed(schema.leaves[key])}"
+            continue
+        if detail["type"] == "default_factory_not_called":  # for want of a key that is reported
+            continue
+        value, where = entries[key]
+        if detail["type"] == "value_error":
+            reason = str(detail["ctx"]["error"])
+        else:
+            reason = f"must be {_allowed(schema.leaves[key])}"
+        yield (
+            key,
+            f"{key} = {json.dumps(value, ensure_ascii=False, default=str)}: {reason} ({where})",
+        )
+
+
+_TYPES = {
+    "string": "text",
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "number": "a number",
+    "null": "null",
+}
+_BOUNDS = {
+    "exclusiveMinimum": "above",
+    "minimum": "at least",
+    "exclusiveMaximum": "below",
+    "maximum": "at most",
+}
+
+
+def _allowed(schema: Mapping[str, Any]) -> str:
+    """Says in words what a JSON schema allows."""
+    if "anyOf" in schema:
+        return ", or ".join(_allowed(option) for option in schema["anyOf"])
+    if "enum" in schema:
+        return "one of " + ", ".join(schema["enum"])
+    if schema["type"] == "array" and "maxItems" not in schema:
+        return f"a list, each {_allowed(schema['items'])}"
+    if schema["type"] == "array":
+        return f"a list of {schema['minItems']} to {schema['maxItems']} texts"
+    if schema["type"] == "string" and "minLength" in schema:
+        return "text that is not empty"
+    bounds = [f"{words} {schema[name]}" for name, words in _BOUNDS.items() if name in schema]
+    if not bounds:
+        return _TYPES[schema["type"]]
+    return f"{_TYPES[schema['type']]}, {' and '.join(bounds)}"
+
+
+def _nest(values: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        *sections, leaf = key.split(".")
+        inner = nested
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[leaf] = value
+    return nested
