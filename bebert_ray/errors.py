@@ -1,4 +1,4 @@
-"""The two ways a job can end badly, and the exit code of each."""
+"""The ways a job can end badly, and the exit code of each."""
 
 from __future__ import annotations
 
@@ -13,3 +13,7 @@ class RunError(Exception):
     """A run that had started and failed: the message names the step. Jobs exit with 1."""
 
     exit_code = 1
+
+
+class Diverged(RunError):
+    """A training came to NaN or infinity; with the same settings it will again."""

@@ -11,9 +11,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bebert_ray.benchmarks.runs import NOT_PACKED, copy_stages, train_run
+from bebert_ray.benchmarks.runs import NOT_PACKED, train_run
 from bebert_ray.config import Config
 from bebert_ray.deploy.accounting import Total, costs, total
+from bebert_ray.ensemble.shared import link_stages
 from bebert_ray.models.bert import load_model
 from bebert_ray.report import Results
 
@@ -88,7 +89,7 @@ def kinds(
         for number, kind in enumerate(chosen):
             run = home / kind
             for earlier in chosen[:number] if not run.exists() else ():
-                copy_stages(home / earlier, run)
+                link_stages(home / earlier, run)
             figures = train_run(load(f"seed={seed}", *KINDS[kind], NOT_PACKED, f"output={run}"))
             assert figures is not None
             outcomes.append(_outcome(figures, kind))

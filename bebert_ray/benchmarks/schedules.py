@@ -13,8 +13,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bebert_ray.benchmarks.runs import NOT_PACKED, copy_stages, train_run
+from bebert_ray.benchmarks.runs import NOT_PACKED, train_run
 from bebert_ray.config import Config
+from bebert_ray.ensemble.shared import link_stages
 from bebert_ray.recorder import DRIVER, Event, read_events
 from bebert_ray.report import Results
 from bebert_ray.storage import Location
@@ -110,7 +111,7 @@ def schedules(
                 overrides = SCHEDULES[schedule]
                 run = home / f"{schedule}-{turn}"
                 shutil.rmtree(run, ignore_errors=True)
-                copy_stages(stages, run)
+                link_stages(stages, run)
                 figures = train_run(load(f"seed={seed}", *overrides, NOT_PACKED, f"output={run}"))
                 assert figures is not None
                 outcomes.append(_outcome(figures, schedule, turn))

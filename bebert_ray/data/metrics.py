@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from bebert_ray.data.tasks import Task
-from bebert_ray.errors import RunError
+from bebert_ray.errors import Diverged
 
 
 def evaluate(task: Task, scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -26,10 +26,10 @@ def evaluate(task: Task, scores: np.ndarray, labels: np.ndarray) -> dict[str, fl
         Values by metric name, in the task's order, as fractions (0.912, not 91.2).
 
     Raises:
-        RunError: ``scores`` hold NaN or infinity.
+        Diverged: ``scores`` hold NaN or infinity.
     """
     if not np.isfinite(scores).all():
-        raise RunError(f"{task.name}: the model's outputs hold NaN or infinity; training diverged")
+        raise Diverged(f"{task.name}: the model's outputs hold NaN or infinity; training diverged")
     predictions = scores[:, 0] if task.is_regression else scores.argmax(axis=1)
     return {name: _METRICS[name](labels, predictions) for name in task.metrics}
 

@@ -115,10 +115,15 @@ def connected(resources: ResourcesConfig) -> Iterator[list[Node]]:
         ray.shutdown()
 
 
-def allot(config: Config, nodes: list[Node]) -> Allotments:
+def allot(config: Config, nodes: list[Node], runs: int = 1) -> Allotments:
     """Divide the cluster: as configured, else a machine for a stage and fair shares for members.
 
     The processes that train a stage together get as many CPUs each as leave room for all of them.
+
+    Args:
+        config: of a run.
+        nodes: the machines.
+        runs: how many such runs share them.
 
     Raises:
         UserError: a worker fits on no machine, or not all processes of a stage at once.
@@ -130,7 +135,7 @@ def allot(config: Config, nodes: list[Node]) -> Allotments:
     stage = next((each for each in choices if room(nodes, each) >= workers), choices[-1])
     together = members_together(config)
     # Members on one machine, if they spread evenly over as many machines as there are.
-    neighbours = math.ceil(min(together, sum(node.cpu for node in nodes)) / len(nodes))
+    neighbours = math.ceil(min(together * runs, sum(node.cpu for node in nodes)) / len(nodes))
     member = Allotment(
         wanted.member.cpu or max(1, largest // max(1, neighbours)),
         wanted.member.gpu,

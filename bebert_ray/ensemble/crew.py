@@ -23,14 +23,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from bebert_ray.data.columns import Columns
 from bebert_ray.ensemble.cluster import Allotments, last_lines, live_nodes, room
 from bebert_ray.ensemble.data_parallel import Group, GroupLost, group_environment
-from bebert_ray.ensemble.driver import Run, found
+from bebert_ray.ensemble.driver import Walk, found
 from bebert_ray.ensemble.gauges import Gauges
 from bebert_ray.ensemble.members import keep_weights
 from bebert_ray.ensemble.prepare import Prepared
 from bebert_ray.ensemble.scoring import SharedScoring
 from bebert_ray.ensemble.steps import CHECKPOINTS, Step
 from bebert_ray.ensemble.worker import Worker, worker_environment
-from bebert_ray.errors import RunError, UserError
+from bebert_ray.errors import Diverged, RunError, UserError
 from bebert_ray.kinds import MODEL, kind_of
 from bebert_ray.progress import Board
 from bebert_ray.storage import Miss, exists, remove, sweep
@@ -74,7 +74,7 @@ class Crew:
         self.taken = 0
         self._room, self._counted = allotments.in_flight, time.monotonic()
 
-    def do(self, run: Run) -> None:
+    def do(self, run: Walk) -> None:
         """Take all steps of a run that are not done yet.
 
         Raises:
@@ -96,6 +96,11 @@ class Crew:
         remove(self._prepared.directory / CHECKPOINTS)
         sweep(self._prepared.directory)  # what processes that died were about to write
 
+    def disband(self) -> None:
+        """Let all workers go, and with them what they hold of the cluster."""
+        for hand in list(self._hands):
+            self._dismiss(hand)
+
     def report(self, event: dict[str, Any]) -> None:
         """Show an event and record it."""
         self._board.show(event)
@@ -112,7 +117,7 @@ class Crew:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
-    def _offer(self, run: Run, steps: list[Step]) -> None:
+    def _offer(self, run: Walk, steps: list[Step]) -> None:
         """Take in what is done already of the steps that are due, and of those after them."""
         while steps:
             step = steps.pop()
@@ -214,7 +219,7 @@ class Crew:
                 nodes = "; ".join(map(str, live_nodes())) or "no machine"
                 self._note(hand.step, f"waits for {hand.needs}; the cluster has {nodes}")
 
-    def _finish(self, run: Run, call: Any) -> None:
+    def _finish(self, run: Walk, call: Any) -> None:
         """Take in what a call has come to."""
         hand = self._busy.pop(call)
         step, hand.step = hand.step, None
@@ -228,6 +233,8 @@ class Crew:
             if isinstance(cause, GroupLost):
                 self._replace(run, hand, step, cause)
                 return
+            if isinstance(cause, Diverged):
+                raise Diverged(f"{step.name} diverged: {cause}") from error
             if isinstance(cause, UserError | RunError | OSError):
                 raise RunError(f"{step.name} failed: {cause}") from error
             raise RunError(f"{step.name} failed, with a mistake of ours:\n{error}") from error
@@ -242,7 +249,7 @@ class Crew:
         self.report({"kind": "done", "stage": step.trainee, "round": step.round_shown})
         self._offer(run, run.advance(step, artifact, logits))
 
-    def _replace(self, run: Run, hand: _Hand, step: Step, error: Exception) -> None:
+    def _replace(self, run: Walk, hand: _Hand, step: Step, error: Exception) -> None:
         """A worker has died, or cannot be reached: its step is for the next, unless it was done."""
         self._dismiss(hand)
         # Who was placed on a machine that had gone, and never began, has not failed at the step.

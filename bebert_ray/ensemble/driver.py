@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,6 +23,18 @@ from bebert_ray.kinds import MODEL, kind_of
 from bebert_ray.report import Model, Packed, Results
 from bebert_ray.storage import Artifact, Miss, fetch, names
 from bebert_ray.training.work import Logits, load_logits, versions
+
+
+class Walk(Protocol):
+    """Says which steps are due: a `Run`, or one that is watched or ends early."""
+
+    def start(self) -> list[Step]:
+        """The steps to begin with."""
+
+    def advance(
+        self, step: Step, artifact: Artifact, logits: Logits, new: bool = True
+    ) -> list[Step]:
+        """The steps that can be taken now that one is done, and could not before."""
 
 
 class Run:

@@ -4,6 +4,7 @@ from bebert_ray.storage.artifacts import Artifact, Miss, commit, fetch, find
 from bebert_ray.storage.files import (
     exists,
     keep,
+    link,
     local_copy,
     lock,
     names,
@@ -26,6 +27,7 @@ __all__ = [
     "fingerprint",
     "hash_arrays",
     "keep",
+    "link",
     "local_copy",
     "lock",
     "names",

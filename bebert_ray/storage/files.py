@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -162,12 +163,32 @@ def sweep(place: Path | Location) -> None:
             shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
 
 
+def link(source: Path, target: Path) -> None:
+    """Have an artifact on the local disk appear at a second place, complete or not at all.
+
+    Hard links will do: artifacts are never written to, only replaced. Where the disk has none, the
+    files are copied.
+
+    Raises:
+        UserError: the disk is full, permission is missing or the like.
+    """
+    draft = target.with_name(disk.draft_name(target.name))
+    with explained("write", Location.of(target)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, draft, copy_function=_link_or_copy)
+        os.rename(draft, target)
+
+
 @contextmanager
-def lock(place: Path | Location) -> Iterator[None]:
+def lock(place: Path | Location, patience: float = 0.0) -> Iterator[None]:
     """Hold a directory, made if need be, for this process; the end of the process frees it.
 
     Only a local directory can be held, or one on a shared disk. Object stores have no locks: there
     it is up to people that no two runs write to one place.
+
+    Args:
+        place: the directory.
+        patience: seconds to wait for who holds it: a process that is about to end, perhaps.
 
     Raises:
         UserError: another process holds it, or it cannot be written to.
@@ -182,17 +203,34 @@ def lock(place: Path | Location) -> Iterator[None]:
         file = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT)
     try:
         with explained("lock", location):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.pread(file, 500, 0).decode() or "another process"
-                raise UserError(
-                    f"{directory} is in use by {holder}. Wait for it to end, or choose another "
-                    "output directory."
-                ) from None
+            deadline = time.monotonic() + patience
+            while not _taken(file):
+                if time.monotonic() >= deadline:
+                    holder = os.pread(file, 500, 0).decode() or "another process"
+                    raise UserError(
+                        f"{directory} is in use by {holder}. Wait for it to end, or choose "
+                        "another output directory."
+                    )
+                time.sleep(0.2)
             # For people only. The file stays: to remove it would race with whoever comes next.
             os.ftruncate(file, 0)
             os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
     finally:
         os.close(file)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _taken(file: int) -> bool:
+    """Take the lock of an open file, unless another process has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bebert_ray.data.batches import collate, epoch_batches, eval_batches
 from bebert_ray.data.columns import Columns
-from bebert_ray.errors import RunError
+from bebert_ray.errors import Diverged
 from bebert_ray.quant.quantizers import LEARNED
 from bebert_ray.training import parallel
 from bebert_ray.training.checkpoints import State
@@ -152,7 +152,7 @@ class Fit:
             keep: given the state at the end of each epoch and every `checkpoint_every` steps.
 
         Raises:
-            RunError: the loss is no longer finite.
+            Diverged: the loss is no longer finite.
         """
         if until > self._until:
             self._until, self._best_score, self._best_weights = until, None, None
@@ -274,7 +274,7 @@ class Fit:
         loss = torch.stack(losses).mean().item()
         done, steps = self._total_steps, self._settings.epochs * self._steps_per_epoch
         if not math.isfinite(loss):
-            raise RunError(f"the loss became {loss} at step {done}; a lower learning rate may help")
+            raise Diverged(f"the loss became {loss} at step {done}; a lower learning rate may help")
         examples = (done - self._first_step) * self._settings.batch_size
         return Progress(
             epoch=self._epoch + 1,

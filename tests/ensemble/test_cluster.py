@@ -54,6 +54,12 @@ def test_cpus_are_shared_out(nodes, overrides, expected):
     assert cpus(nodes, *overrides) == expected
 
 
+@pytest.mark.parametrize(("runs", "member"), [(1, 8), (2, 4), (3, 2), (12, 1)])
+def test_runs_that_share_a_cluster_leave_each_other_room(runs, member):
+    allotments = allot(load_config(None, ["task=mrpc"]), [Node(8, 0, 32 * GB)], runs=runs)
+    assert (allotments.member.cpu, allotments.together) == (member, 1)
+
+
 @pytest.mark.parametrize(
     ("overrides", "together"),
     [((), 1), (BAGGING, 4), (PIPELINED, 4), (SEQUENTIAL_BAGGING, 1), (FOLDS, 4)],

@@ -21,7 +21,7 @@ from bebert_ray.ensemble.crew import Crew
 from bebert_ray.ensemble.driver import Run
 from bebert_ray.ensemble.prepare import open_run, prepare
 from bebert_ray.ensemble.steps import Step
-from bebert_ray.errors import RunError, UserError
+from bebert_ray.errors import Diverged, RunError, UserError
 from bebert_ray.progress import Board
 from bebert_ray.storage import Miss, commit
 
@@ -59,7 +59,7 @@ class StubWorker:
             case "bad input":
                 raise UserError("this is wrong")
             case "diverge":
-                raise RunError("the loss became nan")
+                raise Diverged("the loss became nan")
             case "bug":
                 raise KeyError("oops")
         self.report(
@@ -183,15 +183,16 @@ def test_a_stage_that_is_there_is_not_done_again(crew, step):
     [
         ("full disk", r"^half failed: \[Errno 28\] No space left on device$"),
         ("bad input", r"^half failed: this is wrong$"),
-        ("diverge", r"^half failed: the loss became nan$"),
+        ("diverge", r"^half diverged: the loss became nan$"),
         ("bug", r"(?s)^half failed, with a mistake of ours:.*in take.*KeyError: 'oops'"),
         ("nothing", r"^half was done, but .* is not there; .* must share the disk"),
     ],
 )
 def test_a_failure_is_final_names_the_step_and_keeps_what_is_done(crew, step, events, do, message):
     script = Script(step("teacher"), then={"teacher": [step("half", do)]})
-    with pytest.raises(RunError, match=message):
+    with pytest.raises(RunError, match=message) as caught:
         crew.do(script)
+    assert isinstance(caught.value, Diverged) == (do == "diverge")
     assert step("teacher").find() == script.made["teacher"]
     assert isinstance(step("half", do).find(), Miss)
     assert len(of(events, "start")) == 2, "an error would come again"

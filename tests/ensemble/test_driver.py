@@ -96,6 +96,7 @@ def test_two_runs_from_scratch_give_the_same_bits_and_another_seed_gives_others(
         ("ensemble.members=3", ["member 002"]),
         ("ensemble.members=1", []),
         ("member.hidden_epochs=2", []),  # strategy A has no such passes
+        ("member.warmup=0.5", MEMBERS),
         ("resources.member.cpu=1", []),
         ("training.eval_batch_size=7", []),
     ],

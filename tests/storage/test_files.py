@@ -146,3 +146,57 @@ def test_what_is_remote_has_no_lock(bucket, mount):
     for place in (bucket, mount):
         with storage.lock(place), storage.lock(place):
             assert not storage.exists(place)
+
+
+def test_who_is_patient_gets_the_lock_once_it_is_free(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from bebert_ray import storage\n"
+        "with storage.lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(0.5)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="in use by process"), storage.lock(tmp_path):
+            pass
+        with storage.lock(tmp_path, patience=60):
+            pass
+
+
+@pytest.fixture
+def artifact(tmp_path):
+    def write(draft):
+        (draft / "deep").mkdir()
+        (draft / "deep" / "model").write_bytes(b"weights")
+        return {"score": 0.5}
+
+    return storage.commit(tmp_path / "run" / "half", "half", {"seed": 1}, write)
+
+
+def test_an_artifact_can_be_at_two_places_and_takes_room_once(artifact, tmp_path):
+    second = tmp_path / "other" / "half"
+    storage.link(artifact.path, second)
+    found = storage.find(second, {"seed": 1})
+    assert (found.digest, found.facts) == (artifact.digest, artifact.facts)
+    assert os.path.samefile(artifact.path / "deep" / "model", second / "deep" / "model")
+
+
+def test_where_there_are_no_links_files_are_copied(artifact, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    storage.link(artifact.path, tmp_path / "other")
+    assert storage.fetch(tmp_path / "other").digest == artifact.digest
+    assert not os.path.samefile(artifact.path / "artifact.json", tmp_path / "other/artifact.json")
+
+
+def test_half_an_artifact_is_never_linked(artifact, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "link", full)
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(UserError, match=r"cannot write .*other.*No space left"):
+        storage.link(artifact.path, tmp_path / "other")
+    assert storage.names(tmp_path) == {"run"}
