@@ -1,0 +1,151 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from bebert_ray.config import load_config
+from bebert_ray.data.metrics import evaluate
+from bebert_ray.ensemble.aggregate import combine
+from bebert_ray.ensemble.driver import make_plan
+from bebert_ray.ensemble.prepare import prepare
+from bebert_ray.ensemble.worker import Worker
+from bebert_ray.errors import RunError
+from bebert_ray.storage import fetch
+from bebert_ray.sweep.best import AS_TRAINED, SELECTED, SWEPT, UNIFORM, Outcome, conclude, keep_best
+from bebert_ray.sweep.records import Record
+from bebert_ray.sweep.report import everything, page, print_outcome, summary
+from bebert_ray.training.work import load_logits
+
+from .conftest import Trained, train_sweep
+
+
+@pytest.fixture(scope="module")
+def outcome(trained: Trained) -> Outcome:
+    return conclude(trained.sweep, trained.shared, trained.splits, trained.records)
+
+
+def snapshot(directory: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
+
+
+def held_out(trained: Trained, number: int, member: str) -> np.ndarray:
+    directory = Path(trained.sweep.config.output) / "trials" / f"{number:03d}" / "members"
+    return load_logits(directory / member)["selection"]
+
+
+def test_the_candidates_are_scored_on_the_held_out_part(trained: Trained, outcome: Outcome) -> None:
+    by_name = {each.name: each for each in outcome.candidates}
+    assert list(by_name) == [AS_TRAINED, UNIFORM, SWEPT, SELECTED]
+    assert by_name[AS_TRAINED].held_out == outcome.best.score
+    assert by_name[SWEPT].held_out >= by_name[AS_TRAINED].held_out
+    assert by_name[SWEPT].held_out >= by_name[UNIFORM].held_out
+    labels = trained.splits["selection"].labels
+    for each in outcome.candidates:
+        logits = [held_out(trained, t.number, m.name[-3:]) for t, m in each.members]
+        scores = combine(np.stack(logits), each.alphas)
+        assert evaluate(trained.shared.task, scores, labels)["accuracy"] == each.held_out
+        assert sum(each.alphas) == pytest.approx(1)
+    best = max(each.held_out for each in outcome.candidates)
+    assert outcome.winner.held_out == best
+    assert set(outcome.swept) == {0, 1}, "the trial that was stopped has no ensemble of its own"
+
+
+def test_members_are_selected_from_all_trials_also_those_stopped(
+    trained: Trained, outcome: Outcome
+) -> None:
+    selected = outcome.candidates[-1]
+    assert 1 <= len(selected.members) <= 2
+    alone = [
+        evaluate(
+            trained.shared.task,
+            held_out(trained, *key),
+            trained.splits["selection"].labels,
+        )["accuracy"]
+        for key in [(0, "000"), (1, "000"), (1, "001"), (2, "000")]
+    ]
+    assert selected.held_out >= max(alone) - 1e-9
+
+
+def test_what_is_left(trained: Trained, outcome: Outcome) -> None:
+    packing = keep_best(outcome, trained.shared)
+    assert packing is not None
+    directory = Path(trained.sweep.config.output) / "best"
+    kept = json.loads((directory / "ensemble.json").read_text())
+    assert [entry["alpha"] for entry in kept["members"]] == outcome.winner.alphas
+    for position, (_, member) in enumerate(outcome.winner.members):
+        copy = directory / "members" / f"{position:03d}"
+        assert fetch(copy).digest == member.artifact.digest
+    prepared, step = packing
+    assert step.path == prepared.directory / "model"
+    assert step.inputs["alphas"] == outcome.winner.alphas
+
+    before = snapshot(directory)
+    again = keep_best(outcome, trained.shared)
+    assert again is not None
+    assert again[1].inputs == step.inputs
+    assert snapshot(directory) == before
+
+
+def test_the_best_configuration_is_that_of_a_run_whose_members_are_trained(
+    trained: Trained, outcome: Outcome
+) -> None:
+    keep_best(outcome, trained.shared)
+    path = Path(trained.sweep.config.output) / "best.yaml"
+    plan = make_plan(prepare(load_config(path)))
+    assert plan.pop("model") == "run"
+    assert set(plan.values()) == {"done"}
+
+
+def test_the_report(outcome: Outcome, capsys: pytest.CaptureFixture[str]) -> None:
+    print_outcome(outcome, Console(width=160))
+    printed = capsys.readouterr().out
+    assert "swept alphas" in printed
+    assert "stopped" in printed
+    figures = json.loads(json.dumps(everything(outcome), allow_nan=False))
+    assert figures["best"]["trial"] == outcome.best.number
+    assert figures["ensembles"].keys() == {each.name for each in outcome.candidates}
+    assert figures["trials"] == {"done": 2, "stopped": 1}
+    assert summary(outcome).items() <= everything(outcome).items()
+    html = page(outcome)
+    assert html.count("data:image/png;base64,") in (3, 5)
+    assert "http" not in html, "it needs nothing from elsewhere"
+
+
+def test_no_trial_with_an_ensemble(trained: Trained) -> None:
+    records = [Record(0, {}, "diverged", 0.0, note="the loss became nan")]
+    with pytest.raises(RunError, match="trial 000 diverged: the loss became nan"):
+        conclude(trained.sweep, trained.shared, trained.splits, records)
+
+
+def test_sweeps_of_fully_binary_members(tiny_run: list[str], tmp_path: Path) -> None:
+    overrides = [
+        *tiny_run,
+        f"output={tmp_path / 'sweep'}",
+        *("bits=1-1-1", "binary.through=[1-1-2]", "member.epochs=2", "export.remainder=fp16"),
+        "sweep.trials=2",
+        "sweep.space.ensemble.choice=[{schedule: sequential}, {schedule: pipelined}]",
+    ]
+    trained = train_sweep(
+        overrides,
+        [({"ensemble": f"schedule={name}"}, 99) for name in ("sequential", "pipelined")],
+    )
+    assert [record.state for record in trained.records] == ["done", "done"]
+    shared = trained.shared.directory.local
+    assert (shared / "binary-1-1-1").exists()
+    assert not (shared / "split").exists()
+    outcome = conclude(trained.sweep, trained.shared, trained.splits, trained.records)
+    assert outcome.winner.held_out == max(each.held_out for each in outcome.candidates)
+    packing = keep_best(outcome, trained.shared)
+    assert packing is not None
+    prepared, step = packing
+    worker = Worker(
+        *(prepared.config, prepared.task, prepared.checkpoint, prepared.directory),
+        threads=1,
+        report=lambda _: None,
+    )
+    packed, _ = worker.take(
+        step, {name: columns.to_arrays() for name, columns in trained.splits.items()}
+    )
+    assert packed.facts["scores"]["selection"]["accuracy"] == outcome.winner.held_out
