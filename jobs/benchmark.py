@@ -20,6 +20,7 @@ train      a training step of a binary member beside one of transformers' own BE
 control    what the driver costs, by the number of members; these train nothing
 schedules  the same members trained one after another, pipelined, as bagging: seconds and scores
 kinds      members of each width in bits, from 1-1-8 to 1-1-1: scores, sizes, bit operations
+alphas     the search for alphas on made-up logits: evaluations in a second
 
 exit code: 0 done, 1 a run failed, 2 something in the input is wrong"""
 
@@ -29,6 +30,7 @@ examples:
   python jobs/benchmark.py control --members 2 16 64 256
   python jobs/benchmark.py schedules --config configs/mrpc.yaml data.path=GLUE --seeds 1 2 3
   python jobs/benchmark.py kinds --config configs/quickstart.yaml ensemble.members=4
+  python jobs/benchmark.py alphas --members 4 --examples 408
   python jobs/benchmark.py schedules --help"""
 
 # As in the modules that do the work, which import torch.
@@ -96,6 +98,29 @@ def kinds(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, An
     return summary(outcomes)
 
 
+def alphas(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, Any]:
+    """The speed of the search for alphas."""
+    parser.add_argument("--members", type=_positive, default=4, help="default: 4")
+    parser.add_argument(
+        "--examples", type=_positive, default=408, help="default: 408, as MRPC's dev"
+    )
+    parser.add_argument("--repeat", type=_positive, default=5, help="searches (default: 5)")
+    flags = parser.parse_args(arguments)
+
+    from bebert_ray.benchmarks.alphas import alphas, print_rows
+
+    result = alphas(flags.members, flags.examples, flags.repeat)
+    print_rows(result["rows"], console())
+    return result
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be 1 or more")
+    return value
+
+
 def _runs(
     parser: argparse.ArgumentParser, arguments: list[str]
 ) -> tuple[argparse.Namespace, Callable[..., Any], Callable[[str], None]]:
@@ -125,6 +150,7 @@ BENCHMARKS: dict[str, Callable[[argparse.ArgumentParser, list[str]], dict[str, A
     "control": control,
     "schedules": schedules,
     "kinds": kinds,
+    "alphas": alphas,
 }
 
 

@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     sweep, flags = parse_with(load_sweep, _keys, DESCRIPTION, EXAMPLES, arguments)
 
     # Only now: --help and a mistyped key should not wait for torch and Ray.
-    from bebert_ray.ensemble.cluster import connected
+    from bebert_ray.ensemble.cluster import connected, room
     from bebert_ray.ensemble.prepare import prepare
     from bebert_ray.report import print_plan, to_json
     from bebert_ray.storage import keep, lock
@@ -54,9 +54,13 @@ def main(arguments: list[str] | None = None) -> None:
     shared = prepare(sweep.shared())
     check_directory(sweep)
     directory = sweep.directory
-    out.print(to_json(sweep.to_dict()["space"], indent=2))
+    for dimension in sweep.space:
+        [(kind, values)] = dimension.given.items()
+        out.print(f"searched: {dimension.key}, {kind} {to_json(values)}")
     with connected(sweep.config.resources) as nodes:
         allotments = trial_allotments(sweep.config, nodes, sweep)
+        at_once = room(nodes, allotments.member) // allotments.in_flight
+        out.print(f"trials: {sweep.settings.trials}, {at_once} at a time if all are as configured")
         print_plan(plan(sweep, shared), allotments, nodes, directory, out)
         if flags.dry_run:
             return

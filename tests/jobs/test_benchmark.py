@@ -21,7 +21,7 @@ def figures(job):
     return json.loads(job.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("what", ["train", "control", "schedules"])
+@pytest.mark.parametrize("what", ["train", "control", "schedules", "kinds", "alphas"])
 def test_each_has_a_help_of_its_own(what):
     job = benchmark(what, "--help")
     assert job.returncode == 0
@@ -33,6 +33,17 @@ def test_a_wrong_key_is_told_of_before_anything_is_trained(tmp_path):
     assert job.returncode == 2
     assert "did you mean seed?" in job.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_speed_of_the_search_for_alphas():
+    result = figures(benchmark("alphas", "--members", 3, "--examples", 50, "--repeat", 1))
+    assert [row["metric"] for row in result["rows"]] == ["accuracy", "matthews", "pearson"]
+    for row in result["rows"]:
+        assert row["evaluations_per_second"] > 0
+        assert row["found"] >= row["uniform"]
+    job = benchmark("alphas", "--members", 0)
+    assert job.returncode == 2
+    assert "must be 1 or more" in job.stderr
 
 
 @pytest.mark.cluster
