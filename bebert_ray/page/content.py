@@ -9,19 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from bebert_ray.page.charts import (
-    DARK,
-    LIGHT,
     draw_losses,
     draw_pairs,
     draw_scores,
     draw_weights,
     svg,
 )
+from bebert_ray.page.templates import render
 from bebert_ray.recorder import Event, Odometer, read_events
 from bebert_ray.report import Results
 from bebert_ray.storage import Location, names, read
@@ -65,14 +63,8 @@ def page(results: Results, directory: Location) -> str:
         "losses": svg(draw_losses, losses, **_WHOLE) if losses else "",
         "pairs": "" if results.classes else svg(draw_pairs, results.predictions, **_HALF),
     }
-    environment = Environment(
-        loader=PackageLoader("bebert_ray.page", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html").render(
+    return render(
+        "run.html",
         results=results,
         teacher=results.stages["teacher"],
         seconds=sum(model.seconds for model in (*results.stages.values(), *results.members)),
@@ -80,8 +72,6 @@ def page(results: Results, directory: Location) -> str:
         confusion=confusion(results),
         troubles=[event for event in events if event["kind"] in ("restart", "note")],
         config=yaml.safe_dump(results.config, sort_keys=False, allow_unicode=True),
-        light=LIGHT,
-        dark=DARK,
         **{name: Markup(text) for name, text in figures.items()},
     )
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import matplotlib
 import optuna.visualization.matplotlib as draw
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib import pyplot as plt
 from rich.console import Console
 from rich.table import Table
 
+from bebert_ray.config import to_yaml
+from bebert_ray.page.templates import render
 from bebert_ray.sweep.best import Outcome
 from bebert_ray.sweep.records import SCORE, SCORE_AND_BITS, study_of
 
@@ -134,14 +135,13 @@ def everything(outcome: Outcome) -> dict[str, Any]:
 
 def page(outcome: Outcome) -> str:
     """The report as one HTML page that needs nothing else."""
-    environment = Environment(
-        loader=PackageLoader("bebert_ray.sweep", "."), autoescape=True, undefined=StrictUndefined
-    )
-    return environment.get_template("page.html").render(
+    return render(
+        "sweep.html",
         outcome=outcome,
         states=Counter(record.state for record in outcome.records),
         tables={"Ensembles": ensemble_rows(outcome), "Trials": trial_rows(outcome)},
         pictures=pictures(outcome),
+        config=to_yaml(outcome.sweep.trial(outcome.best.number, outcome.best.point)),
     )
 
 
