@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
     if failed := [record for record in records if record.state == "failed"]:
         raise RunError(
             "some trials failed; the rest is done, and the same command tries these again:\n"
-            + "\n".join(f"  {record.name}: {record.note}" for record in failed)
+            + "\n".join(f"  {record.name}: {record.reason}" for record in failed)
         )
 
 

@@ -96,7 +96,7 @@ def conclude(
     """
     best = best_of(records)
     if best is None:
-        reasons = "\n".join(f"  {each.name} {each.state}: {each.note}" for each in records)
+        reasons = "\n".join(f"  {each.name} {each.state}: {each.reason}" for each in records)
         raise RunError(f"no trial has made an ensemble:\n{reasons}")
     task, labels, seed = shared.task, splits["selection"].labels, sweep.config.seed
     parents = {

@@ -91,12 +91,12 @@ def outcome(record: Record) -> str:
     match record.state:
         case "done":
             text = f"done, held-out {record.score:.4f} with {_members(record.members)}"
-            return f"{text}; {record.note}" if record.note else text
+            return f"{text}; {record.reason}" if record.reason else text
         case "stopped":
-            return f"stopped at {record.score:.4f} with {_members(record.members)}: {record.note}"
+            return f"stopped at {record.score:.4f} with {_members(record.members)}: {record.reason}"
         case "diverged":
-            return f"diverged, and counts as {record.score:.0f}, the worst score: {record.note}"
-    return f"{record.state}: {record.note}"
+            return f"diverged, and counts as {record.score:.0f}, the worst score: {record.reason}"
+    return f"{record.state}: {record.reason}"
 
 
 def _members(count: int) -> str:

@@ -68,6 +68,12 @@ class Record:
         return self.state in ("done", "stopped", "diverged")
 
     @property
+    def reason(self) -> str:
+        """The note in a line: the first one and, of a traceback, the last."""
+        first, *others = self.note.strip().splitlines() or [""]
+        return f"{first} {others[-1].strip()}" if others else first
+
+    @property
     def name(self) -> str:
         """What people read."""
         return f"trial {self.number:03d}"

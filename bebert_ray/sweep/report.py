@@ -77,7 +77,10 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
     ):
         table = Table(title=title, title_justify="left")
         for position, head in enumerate(heads):
-            table.add_column(head, justify="right" if position > 1 else "left")
+            # A key takes two lines: there may be many.
+            table.add_column(
+                head.replace(".", ".\n", 1), justify="right" if position > 1 else "left"
+            )
         for row in rows:
             table.add_row(*row)
         console.print(table)

@@ -93,3 +93,13 @@ def test_the_front_holds_what_none_beats_in_both() -> None:
         record(5, "diverged", 0.95, 1),
     ]
     assert [each.number for each in pareto_front(some)] == [0, 1, 4]
+
+
+def test_the_reason_of_a_traceback_is_a_line() -> None:
+    note = "member 000 failed, with a mistake of ours:\n  File ...\nAttributeError: no such thing\n"
+    failed = record(0, "failed", note=note)
+    assert failed.reason == (
+        "member 000 failed, with a mistake of ours: AttributeError: no such thing"
+    )
+    assert record(0, "failed", note="no room").reason == "no room"
+    assert record(0).reason == ""
