@@ -115,7 +115,8 @@ def study_of(
     distributions = {dimension.key: dimension.distribution for dimension in sweep.space}
     for record in records:
         if record.is_final:
-            stopped = record.state == "stopped"
+            # optuna knows of pruning for one aim alone; for two, the last figures count.
+            stopped = record.state == "stopped" and len(aims) == 1
             scores = [score for _, score in record.reports]
             study.add_trial(
                 create_trial(

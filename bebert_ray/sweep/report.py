@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -77,9 +78,13 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
     ):
         table = Table(title=title, title_justify="left")
         for position, head in enumerate(heads):
-            # A key takes two lines: there may be many.
+            # There may be many: a key takes a line for each of its words, and where room is short,
+            # names are broken and figures are not.
             table.add_column(
-                head.replace(".", ".\n", 1), justify="right" if position > 1 else "left"
+                re.sub(r"[._]|(?<=-)", "\n", head),
+                justify="right" if position > 1 else "left",
+                overflow="fold",
+                min_width=max(len(word) for row in rows for word in row[position].split() or [""]),
             )
         for row in rows:
             table.add_row(*row)

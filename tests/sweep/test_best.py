@@ -15,7 +15,14 @@ from bebert_ray.errors import RunError
 from bebert_ray.storage import fetch
 from bebert_ray.sweep.best import AS_TRAINED, SELECTED, SWEPT, UNIFORM, Outcome, conclude, keep_best
 from bebert_ray.sweep.records import Record
-from bebert_ray.sweep.report import everything, page, print_outcome, summary
+from bebert_ray.sweep.report import (
+    ensemble_rows,
+    everything,
+    page,
+    print_outcome,
+    summary,
+    trial_rows,
+)
 from bebert_ray.training.work import load_logits
 
 from .conftest import Trained, train_sweep
@@ -111,6 +118,18 @@ def test_the_report(outcome: Outcome, capsys: pytest.CaptureFixture[str]) -> Non
     html = page(outcome)
     assert html.count("data:image/png;base64,") in (3, 5)
     assert "http" not in html, "it needs nothing from elsewhere"
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_tables_break_names_and_no_figures(
+    outcome: Outcome, width: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_outcome(outcome, Console(width=width, soft_wrap=True))
+    printed = capsys.readouterr().out
+    for heads, rows in (trial_rows(outcome), ensemble_rows(outcome)):
+        assert len({len(row) for row in rows} | {len(heads)}) == 1
+        for row in rows:
+            assert all(word in printed for cell in row for word in cell.split())
 
 
 def test_no_trial_with_an_ensemble(trained: Trained) -> None:

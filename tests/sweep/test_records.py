@@ -72,8 +72,9 @@ def test_optuna_knows_of_every_trial_that_came_to_an_end() -> None:
     ]
     assert trials[0].params == records[0].point
     assert trials[1].intermediate_values == pytest.approx({1: 0.2, 2: 0.3})
-    both = study_of(sweep, records[:1], SCORE_AND_BITS)
-    assert both.trials[0].values == [0.5, 8]
+    both = study_of(sweep, records, SCORE_AND_BITS).trials
+    assert {trial.state for trial in both} == {TrialState.COMPLETE}
+    assert [trial.values for trial in both] == [[0.5, 8], [0.3, 8], [0.0, 8]]
 
 
 def test_the_best_trial_is_done_and_scores_highest_then_is_smallest_then_first() -> None:

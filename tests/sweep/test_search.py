@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from ray.tune.schedulers import FIFOScheduler
 
 from bebert_ray.sweep.records import Record
@@ -73,6 +74,15 @@ def test_bits_are_minimised_too_if_asked_for() -> None:
     searcher.on_trial_complete("a", {"score": 0.8, "bits": 100})
     [trial] = searcher._ot_study.trials
     assert trial.values == [0.8, 100]
+
+
+@pytest.mark.parametrize("objective", ["score", "score-and-bits"])
+def test_a_search_goes_on_after_trials_that_ended_in_every_way(objective: str) -> None:
+    ended = [record(0, "done", 0.8, 0.7, 0.8), record(1, "stopped", 0.6, 0.6)]
+    ended += [record(2, "diverged", 0.0, 0.0), record(3, "stopped", 0.5, 0.7, 0.5)]
+    sweep = make_sweep("sweep.trials=9", f"sweep.objective={objective}")  # the model's turn after 3
+    new = suggestions(sweep, ended, 5)
+    assert [each["number"] for each in new] == [4, 5, 6, 7, 8]
 
 
 def decide(asha: Any, name: str, *reports: tuple[float, float]) -> list[str]:
