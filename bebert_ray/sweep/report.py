@@ -27,7 +27,7 @@ Rows = list[list[str]]
 def trial_rows(outcome: Outcome) -> tuple[list[str], Rows]:
     """Heads and cells of the table of trials."""
     keys = [dimension.key for dimension in outcome.sweep.space]
-    heads = ["trial", "state", *keys, "members", "MB", "seconds", "held-out", "swept"]
+    heads = ["trial", "state", *keys, "members", "MB", "s", "held-out", "swept"]
     rows = []
     for record in outcome.records:
         swept = outcome.swept.get(record.number)
@@ -81,7 +81,7 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
             # There may be many: a key takes a line for each of its words, and where room is short,
             # names are broken and figures are not.
             table.add_column(
-                re.sub(r"[._]|(?<=-)", "\n", head),
+                re.sub(r"[._]", "\n", head),
                 justify="right" if position > 1 else "left",
                 overflow="fold",
                 min_width=max(len(word) for row in rows for word in row[position].split() or [""]),
