@@ -201,8 +201,9 @@ def _elastic(g: Graph, x: str, quantizer: Any) -> str:
 
 
 def _signs(g: Graph, x: str) -> str:
-    """-1 where x < 0, else 1."""
-    return g.op("Where", g.op("Less", x, g.constant(0)), g.constant(-1), g.constant(1))
+    """-1 where the sign bit of x is set, that of -0 too, else 1."""
+    negative = g.op("Less", g.op("Div", g.constant(1), x), g.constant(0))  # 1 / -0 is -infinity
+    return g.op("Where", negative, g.constant(-1), g.constant(1))
 
 
 _QUANTIZERS: dict[type[nn.Module], Callable[[Graph, str, Any], str]] = {

@@ -1,7 +1,7 @@
 """One-bit quantizers as differentiable functions: each states its forward, gradient and source.
 
 As in `functions`, all return floats. A sign is never 0, so that one bit can hold it: 0 counts as
-positive.
+positive, and -0, which GELU makes of what is far below 0, as negative.
 """
 
 from __future__ import annotations

@@ -30,17 +30,20 @@ def batch() -> dict[str, Tensor]:
 def member(tiny_checkpoint: Path, batch: dict[str, Tensor]) -> Member:
     """Makes a tiny member, as if it were trained: member(seed=0, bits=8, labels=2).
 
-    With 8 and 4 bits of activations its weights are split, with fewer they are not.
+    With 8 and 4 bits of activations its weights are split, with fewer they are not, and other
+    options are those of `binarize_`.
     """
 
-    def make(seed: int = 0, bits: int = 8, labels: int = 2) -> BertForSequenceClassification:
+    def make(
+        seed: int = 0, bits: int = 8, labels: int = 2, **options: bool
+    ) -> BertForSequenceClassification:
         torch.manual_seed(seed)
         model = load_encoder(find_checkpoint(str(tiny_checkpoint)), labels, dropout=0.0).eval()
         if bits > 2:
             narrow_(model, 0.5)
             ternarize_(model, bits)
         else:
-            binarize_(model, bits)
+            binarize_(model, bits, **options)
         calibrate_(model, batch)
         if bits > 2:
             split_(model)

@@ -41,17 +41,46 @@ def packed(member: Member, count: int, **options: int) -> BebertForSequenceClass
 
 
 @pytest.mark.parametrize("weights", ["bits", "nbits"])
-@pytest.mark.parametrize(("bits", "count"), [(8, 1), (8, 3), (4, 2), (2, 1), (1, 2)])
+@pytest.mark.parametrize(
+    ("count", "options"),
+    [
+        (1, {"bits": 8}),
+        (3, {"bits": 8}),
+        (2, {"bits": 4}),
+        (1, {"bits": 2}),
+        (2, {"bits": 1}),
+        (1, {"bits": 1, "elastic": True, "softmax": True}),
+        (1, {"bits": 1, "two_sets": True}),
+    ],
+    ids=str,
+)
 def test_onnxruntime_gives_the_same_logits(
-    member: Member, batch: Batch, tmp_path: Path, bits: int, count: int, weights: Any
+    member: Member,
+    batch: Batch,
+    tmp_path: Path,
+    count: int,
+    options: dict[str, int],
+    weights: Any,
 ) -> None:
-    model = packed(member, count, bits=bits)
+    model = packed(member, count, **options)
     path = tmp_path / "model.onnx"
     export_onnx(model, path, weights)
     onnx.checker.check_model(path)
     np.testing.assert_allclose(run(path, batch), logits_of(model, batch), atol=1e-4, rtol=0)
     longer = {name: torch.cat([tensor, tensor], 1)[:2] for name, tensor in batch.items()}
     np.testing.assert_allclose(run(path, longer), logits_of(model, longer), atol=1e-4, rtol=0)
+
+
+def test_what_gelu_makes_of_numbers_far_below_0_has_a_sign(
+    member: Member, batch: Batch, tmp_path: Path
+) -> None:
+    one = member(bits=1)
+    with torch.no_grad():
+        one.bert.encoder.layer[0].intermediate.dense.bias[::2] = -20.0
+    model = packed_model([one], [1.0], ("a", "b"), ["text"])
+    export_onnx(model, tmp_path / "model.onnx")
+    logits = run(tmp_path / "model.onnx", batch)
+    np.testing.assert_allclose(logits, logits_of(model, batch), atol=1e-4, rtol=0)
 
 
 def test_regression(member: Member, batch: Batch, tmp_path: Path) -> None:
