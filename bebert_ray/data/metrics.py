@@ -40,14 +40,20 @@ def primary(task: Task) -> str:
 
 
 def is_no_better_than_chance(task: Task, scores: np.ndarray, labels: np.ndarray) -> bool:
-    """Whether one answer for all examples would be right as often; arguments as for `evaluate`.
+    """Whether answers by lot, or one answer for all, would do as well; arguments as for `evaluate`.
 
-    For regression: whether what is predicted does not rise with the labels.
+    They are right for one in K of each of K classes, on the mean over the classes (balanced
+    accuracy): unlike plain accuracy, that tells a model that finds some of a rare class from one
+    that finds none. For regression: whether what is predicted does not rise with the labels.
     """
     if task.is_regression:
         return _pearson(labels, scores[:, 0]) <= 0
-    guess = np.full(len(labels), np.bincount(labels).argmax())
-    return _accuracy(labels, scores.argmax(axis=1)) <= _accuracy(labels, guess)
+    from sklearn.metrics import recall_score
+
+    classes = np.unique(labels)
+    predictions = scores.argmax(axis=1)
+    recall = recall_score(labels, predictions, labels=classes, average="macro", zero_division=0.0)
+    return bool(recall <= 1 / len(classes))
 
 
 def _accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:

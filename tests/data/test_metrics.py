@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import rankdata
 
-from bebert_ray.data.metrics import evaluate, primary
+from bebert_ray.data.metrics import evaluate, is_no_better_than_chance, primary
 from bebert_ray.data.tasks import TASKS
 from bebert_ray.errors import RunError
 
@@ -61,6 +61,22 @@ def test_a_single_class_on_both_sides():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert evaluate(TASKS["cola"], logits([1, 1]), np.array([1, 1])) == {"matthews": 0.0}
+
+
+def test_no_better_than_chance():
+    labels = np.repeat([1, 0], [700, 300])
+    rare = np.concatenate([np.repeat([1, 0], [560, 140]), np.repeat([0, 1], [125, 175])])
+    assert np.mean(rare == labels) < 0.7, "fewer right than if all were said to be 1"
+    assert not is_no_better_than_chance(TASKS["cola"], logits(rare), labels)
+    assert is_no_better_than_chance(TASKS["cola"], logits(1 - rare), labels)
+    for constant in (np.zeros_like(labels), np.ones_like(labels)):
+        assert is_no_better_than_chance(TASKS["cola"], logits(constant), labels)
+    three = np.array([0, 1, 2])
+    assert is_no_better_than_chance(TASKS["mnli"], logits([2, 2, 2], 3), three)
+    assert not is_no_better_than_chance(TASKS["mnli"], logits([0, 2, 2], 3), three)
+    scores = np.array([[0.1], [0.2]], np.float32)
+    assert not is_no_better_than_chance(TASKS["stsb"], scores, np.array([1.0, 2.0], np.float32))
+    assert is_no_better_than_chance(TASKS["stsb"], scores, np.array([2.0, 1.0], np.float32))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
