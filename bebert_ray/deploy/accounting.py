@@ -34,6 +34,8 @@ class Cost:
         weight_bytes: binary and ternary weights, each row rounded up to whole bytes.
         scale_bytes: their scales.
         float_bytes: weights, biases and whatever else stays a float.
+        adds_floats: whether each value that is summed up has a scale of its own, so that floats are
+            added and no integers: the values of tokens with `per_token` quantizers.
     """
 
     name: str
@@ -44,23 +46,26 @@ class Cost:
     weight_bytes: int = 0
     scale_bytes: int = 0
     float_bytes: int = 0
+    adds_floats: bool = False
 
     @property
     def bit_operations(self) -> int:
-        """``macs * weight_bits * activation_bits``."""
-        return self.macs * self.weight_bits * self.activation_bits
+        """``macs * weight_bits * activation_bits``; a weight that is scaled on its own has 32."""
+        weight_bits = FLOAT_BITS if self.adds_floats else self.weight_bits
+        return self.macs * weight_bits * self.activation_bits
 
     @property
     def flops(self) -> float:
         """FLOPs as the papers count: ``2 * macs``, times ``m n / 64`` for operands of m and n bits.
 
+        Of m and n bits before scaling, whatever the scales.
         The factor is there unless both are floats: a processor with words of 64 bits takes a
         product of two numbers of one bit for 64 of them at a time (BinaryBERT, Bai et al., 2021,
         section 4, after Zhou et al., 2016, and Liu et al., 2018; so does BiBERT).
         """
         if self.weight_bits == self.activation_bits == FLOAT_BITS:
             return 2.0 * self.macs
-        return 2 * self.bit_operations / WORD_BITS
+        return 2 * self.macs * self.weight_bits * self.activation_bits / WORD_BITS
 
 
 @dataclass(frozen=True)
@@ -160,5 +165,11 @@ def _products(name: str, attention: Any, tokens: int, float_bits: int) -> list[C
             macs=macs,
             float_bytes=learned * float_bits // 8,
         ),
-        Cost(f"{name} PV", quantizers.value.bits, quantizers.probs.bits, macs=macs),
+        Cost(
+            f"{name} PV",
+            quantizers.value.bits,
+            quantizers.probs.bits,
+            macs=macs,
+            adds_floats=quantizers.value.per_token,
+        ),
     ]

@@ -1,4 +1,8 @@
-"""Activation quantizers as modules: a function with its bit width and its learned parameter."""
+"""Activation quantizers as modules: a function with its bit width and its learned parameter.
+
+`per_token` says whether a token has a scale of its own, which factors out of a product with the
+token's values and not out of a sum over tokens.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ INITIAL_CLIP = 2.5
 
 class UniformQuantizer(nn.Module):
     """`functions.uniform` with a learned clip [2], one scale per token."""
+
+    per_token = True
 
     def __init__(self, bits: int, symmetric: bool = True):
         super().__init__()
@@ -34,6 +40,8 @@ class LsqQuantizer(nn.Module):
     `calibrate_` sets the step from data before training. An asymmetric one is for inputs that are
     never negative (ReLU outputs, probabilities): its level 0 is zero.
     """
+
+    per_token = False
 
     def __init__(self, bits: int, symmetric: bool = True):
         super().__init__()
@@ -62,7 +70,7 @@ class SignQuantizer(nn.Module):
 
     def __init__(self, scaled: bool = False):
         super().__init__()
-        self.scaled = scaled
+        self.scaled = self.per_token = scaled
 
     def forward(self, x: Tensor) -> Tensor:
         """Binarize [..., features]."""
@@ -77,6 +85,7 @@ class BooleanQuantizer(nn.Module):
     """`binary.boolean`: one bit, nothing learned."""
 
     bits = 1
+    per_token = False
 
     def forward(self, x: Tensor, positive: Tensor | None = None) -> Tensor:
         """Binarize any shape."""
@@ -90,6 +99,7 @@ class ElasticQuantizer(nn.Module):
     """
 
     bits = 1
+    per_token = False
 
     def __init__(self, symmetric: bool = True):
         super().__init__()

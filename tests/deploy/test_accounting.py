@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -67,6 +68,19 @@ def test_nothing_in_a_model_is_left_out(tiny_checkpoint: Path) -> None:
     product = names["bert.encoder.layer.1.attention.self QK"]
     assert (product.macs, product.bit_operations) == (tokens * tokens * 32, tokens**2 * 32 * 16)
     assert names["bert.encoder.layer.1.attention.self PV"].macs == product.macs
+
+
+def test_values_scaled_token_by_token_are_summed_as_floats(member: Any) -> None:
+    bits = {}
+    for name, options in {
+        "uniform": {"bits": 8},
+        "lsq": {"bits": 4},
+        "sign": {"bits": 1},
+        "elastic": {"bits": 1, "elastic": True},
+    }.items():
+        products = [each for each in costs(member(**options), 7) if each.name.endswith(" PV")]
+        [bits[name]] = {each.bit_operations // each.macs for each in products}
+    assert bits == {"uniform": 32 * 8, "lsq": 4 * 4, "sign": 32, "elastic": 1}
 
 
 def bert_base(bits: int | None = None, width: float = 0.5) -> BertForSequenceClassification:
