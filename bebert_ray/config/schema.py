@@ -141,7 +141,7 @@ class BinaryConfig:
     through: tuple[Literal["1-1-8", "1-1-4", "1-1-2"], ...] = Field(
         default=(),
         description="widths to pass through, each model taught by the one before it, such as "
-        "[1-1-2]; BiT's multi-distillation",
+        "[1-1-2]; BiT's multi-distillation, meant for all of BiT's options",
     )
     hidden_epochs: HiddenEpochs = 6
     hidden_learning_rate: HiddenLearningRate = 5e-4
@@ -150,17 +150,19 @@ class BinaryConfig:
     batch_size: BatchSize = 32
     activations: Literal["sign", "elastic"] = Field(
         default="sign",
-        description="sign: nothing learned (BiBERT); elastic: a learned scale and threshold (BiT)",
+        description="of 1-1-1 alone; sign: nothing learned (BiBERT); elastic: a learned scale and "
+        "threshold (BiT)",
     )
     attention: Literal["bi", "softmax"] = Field(
         default="bi",
-        description="bi: scores above zero count, without softmax (BiBERT); softmax: large enough "
-        "probabilities count (BiT)",
+        description="of 1-1-1 alone; bi: scores above zero count, without softmax (BiBERT); "
+        "softmax: large enough probabilities count, by a learned threshold (BiT)",
     )
     two_sets: bool = Field(
         default=False,
         strict=True,
-        description="ReLU in the FFN, and {0, 1} for what it puts out instead of {-1, 1} (BiT)",
+        description="of 1-1-1 alone; ReLU in the FFN, and {0, 1} for what it puts out instead of "
+        "{-1, 1} (BiT)",
     )
 
 
