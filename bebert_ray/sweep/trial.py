@@ -123,8 +123,7 @@ class Watched:
         self.prepared = prepared
         self.run: Run | None = None
         self._member_bits, self._tell = member_bits, tell
-        self._seconds = 0.0
-        self._steps = 0  # rounds of members
+        self._seconds: dict[str, float] = {}  # by trainee, over its rounds so far
         self._told = 0  # members
         self._in_round: defaultdict[int, list[np.ndarray]] = defaultdict(list)
 
@@ -140,7 +139,7 @@ class Watched:
         if step.member is not None:
             self._count(step, artifact)
             if step.stage == "round":
-                self._look_at_round(self._in_round[step.round], logits["selection"])
+                self._look_at_round(step.round, logits["selection"])
             elif self.prepared.config.rounds == 1:
                 self._look_at_members()
         return due
@@ -152,7 +151,7 @@ class Watched:
     def fail(self, state: str, note: str) -> None:
         """Tell that there is none."""
         members = self.prepared.config.ensemble.members
-        self._report(worst(self.prepared.task), members, state, note)
+        self._report(worst(self.prepared.task), members, members, state, note)
 
     @property
     def _begun(self) -> Run:
@@ -160,15 +159,16 @@ class Watched:
         return self.run
 
     def _count(self, step: Step, artifact: Artifact) -> None:
-        if step.stage == "member":  # the last round's seconds are those of all
-            self._seconds += artifact.facts["seconds"]
-        if step.fold is None:
-            self._steps += 1
+        seconds = self._seconds.get(step.trainee, 0.0)  # rounds may be looked up in any order
+        self._seconds[step.trainee] = max(seconds, artifact.facts["seconds"])
 
-    def _look_at_round(self, made: list[np.ndarray], logits: np.ndarray) -> None:
+    def _look_at_round(self, round: int, logits: np.ndarray) -> None:
+        made, config = self._in_round[round], self.prepared.config
         made.append(logits)
-        if len(made) == self.prepared.config.ensemble.members:
-            self._report(self._score(made, [1.0] * len(made)), len(made))
+        if len(made) == config.ensemble.members:
+            # As far as the slowest is, and so as this ensemble is: others may be in later rounds.
+            trained = len(made) * (round + 1) / config.rounds
+            self._report(self._score(made, [1.0] * len(made)), len(made), trained)
 
     def _look_at_members(self) -> None:
         ensemble = self._begun.ensemble
@@ -180,20 +180,22 @@ class Watched:
         members = self._begun.ensemble.members
         logits = [member.logits["selection"] for member in members]
         score = self._score(logits, [member.alpha for member in members])
-        self._report(score, len(members), state, self._begun.ensemble.note)
+        self._report(score, len(members), len(members), state, self._begun.ensemble.note)
 
     def _score(self, logits: list[np.ndarray], alphas: list[float]) -> float:
         task, labels = self.prepared.task, self._begun.splits["selection"].labels
         return evaluate(task, combine(np.stack(logits), alphas), labels)[primary(task)]
 
-    def _report(self, score: float, members: int, state: str = "running", note: str = "") -> None:
+    def _report(
+        self, score: float, members: int, trained: float, state: str = "running", note: str = ""
+    ) -> None:
         self._tell(
             {
                 "score": score,
                 "bits": members * self._member_bits,
                 "members": members,
-                "seconds": self._seconds,
-                "trained": self._steps / self.prepared.config.rounds,
+                "seconds": sum(self._seconds.values()),
+                "trained": float(trained),
                 "state": state,
                 "note": note,
             }

@@ -90,13 +90,29 @@ class Trained:
     told: list[list[dict[str, Any]]]
 
 
-def take_all(prepared: Prepared, splits: dict[str, Columns], walk: Walk, most: int = 100) -> None:
-    """Take the steps of a run; only so many that are not done yet."""
+def take_all(
+    prepared: Prepared,
+    splits: dict[str, Columns],
+    walk: Walk,
+    most: int = 100,
+    ahead: bool = False,
+) -> None:
+    """Take the steps of a run.
+
+    Args:
+        prepared: the run.
+        splits: its examples.
+        walk: which steps are due.
+        most: so many steps that are not done yet.
+        ahead: whether the first members run ahead, through all their rounds.
+    """
     arrays = {name: columns.to_arrays() for name, columns in splits.items()}
     run = (prepared.config, prepared.task, prepared.checkpoint, prepared.directory)
     worker = Worker(*run, threads=1, report=lambda _: None)
     steps = walk.start()
     while steps:
+        if ahead:
+            steps.sort(key=lambda step: step.member or 0)
         step = steps.pop(0)
         known = found(step)
         if isinstance(known, Miss):

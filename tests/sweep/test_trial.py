@@ -30,7 +30,10 @@ def test_a_trial_tells_after_each_member_and_at_the_end(trained: Trained) -> Non
     assert 0 < first["seconds"] < last["seconds"]
 
 
-def test_a_pipelined_trial_tells_after_each_round_of_all(trained: Trained, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_pipelined_trial_tells_after_each_round_of_all(
+    trained: Trained, tmp_path: Path, ahead: bool
+) -> None:
     config = replace(
         trained.sweep.config,
         ensemble=EnsembleConfig(members=2, schedule="pipelined", errors="train"),
@@ -43,12 +46,13 @@ def test_a_pipelined_trial_tells_after_each_round_of_all(trained: Trained, tmp_p
     watched = Watched(prepared, 100, told.append)
     splits = open_run(prepared)
     watched.run = Run(prepared, splits)
-    take_all(prepared, splits, watched)
+    take_all(prepared, splits, watched, ahead=ahead)
     watched.finish()
     assert [(each["trained"], each["members"], each["state"]) for each in told] == [
         (1.0, 2, "running"),
         (2.0, 2, "done"),
     ]
+    assert 0 < told[0]["seconds"] < told[1]["seconds"] or ahead
 
 
 def test_a_trial_that_fails_has_the_worst_score(trained: Trained) -> None:
