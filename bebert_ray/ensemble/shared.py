@@ -8,7 +8,7 @@ from bebert_ray.ensemble.driver import Run
 from bebert_ray.ensemble.prepare import DATA
 from bebert_ray.ensemble.steps import Step
 from bebert_ray.kinds import STAGE_NAMES
-from bebert_ray.storage import Artifact, link
+from bebert_ray.storage import Artifact, link, remove
 from bebert_ray.training.work import Logits
 
 
@@ -31,10 +31,12 @@ class StagesOnly:
 
 
 def link_stages(source: Path, target: Path) -> None:
-    """Give a run directory the data and the stages of another that it lacks.
+    """Give a run directory the data and the stages of another, in place of what is there.
 
-    Those that it cannot use, as they were made with other settings, it makes anew.
+    That may be damaged, or come from what the other has made anew since. Those that the run cannot
+    use, as they were made with other settings, it makes anew.
     """
     for name in (DATA, *STAGE_NAMES):
-        if (source / name).exists() and not (target / name).exists():
+        if (source / name).exists():
+            remove(target / name)
             link(source / name, target / name)
