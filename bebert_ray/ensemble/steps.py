@@ -133,16 +133,22 @@ def member_step(
     )
 
 
-def model_step(prepared: Prepared, members: Sequence[Artifact], alphas: Sequence[float]) -> Step:
+def model_step(
+    prepared: Prepared,
+    members: Sequence[Artifact],
+    alphas: Sequence[float],
+    origin: Mapping[str, Any] | None = None,
+) -> Step:
     """The last step: the members packed into one model, with all that its card tells.
 
     Args:
         prepared: the run.
         members: of the ensemble, in order.
         alphas: their say.
+        origin: of members of several runs, for the card: where each is from, and its settings.
     """
     config, task = prepared.config, prepared.task
-    shown = to_dict(config)
+    shown = to_dict(config) | ({"members": origin} if origin else {})
     for key in ("output", "fresh", "export", "resources"):
         del shown[key]
     del shown["training"]["eval_batch_size"], shown["training"]["checkpoint_every"]

@@ -22,9 +22,20 @@ from bebert_ray.ensemble.steps import Step, model_step
 from bebert_ray.errors import RunError
 from bebert_ray.kinds import kind_of
 from bebert_ray.report import to_json
-from bebert_ray.storage import Artifact, Miss, exists, fetch, keep, link, read, remove, write_atomic
+from bebert_ray.storage import (
+    Artifact,
+    Miss,
+    exists,
+    fetch,
+    find,
+    keep,
+    link,
+    read,
+    remove,
+    write_atomic,
+)
 from bebert_ray.sweep.alphas import Weighting, search_alphas
-from bebert_ray.sweep.records import Record, best_of, pareto_front
+from bebert_ray.sweep.records import Record, best_of, pareto_front, write_record
 from bebert_ray.sweep.selection import select
 from bebert_ray.sweep.settings import Sweep
 
@@ -39,7 +50,8 @@ class Candidate:
 
     Attributes:
         name: how it came about: `its own alphas`, `uniform alphas` and `swept alphas` of the best
-            trial's members, or `selected` from all trials.
+            trial's members, the last of another trial's if they are better, or `selected` from the
+            members of all trials.
         members: pairs of trial and member.
         alphas: [M], summing to 1.
         held_out: its primary metric on the selection split.
@@ -102,21 +114,19 @@ def conclude(
     parents = {
         stage.name: fetch(shared.directory / stage.name) for stage in kind_of(sweep.config).stages
     }
-    members = {
-        record.number: _members(sweep, shared, splits, parents, record)
-        for record in records
-        if record.is_final and record.repeats is None
-    }
+    members: dict[int, list[Member]] = {}  # of the ensembles, by trial
+    library: list[tuple[Record, Member]] = []
+    for record in records:
+        if record.repeats is None:
+            ensemble, trained = _members(sweep, shared, splits, parents, record)
+            library += [(record, member) for member in trained]
+            if record.state == "done":
+                members[record.number] = ensemble
     swept = {
-        record.number: search_alphas(
-            task,
-            _held_out(members[record.number]),
-            labels,
-            [[member.alpha for member in members[record.number]]],
-            seed,
+        number: search_alphas(
+            task, _held_out(ensemble), labels, [[member.alpha for member in ensemble]], seed
         )
-        for record in records
-        if record.number in members and record.state == "done"
+        for number, ensemble in members.items()
     }
 
     def candidate(name: str, parts: list[tuple[Record, Member]], alphas: Any) -> Candidate:
@@ -128,7 +138,6 @@ def conclude(
         return Candidate(name, parts, (weights / weights.sum()).tolist(), score, bits)
 
     own = [(best, member) for member in members[best.number]]
-    library = [(each, member) for each in records for member in members.get(each.number, [])]
     counts = select(task, _held_out([member for _, member in library]), labels, sweep.size)
     taken = np.flatnonzero(counts)
     candidates = [
@@ -137,6 +146,11 @@ def conclude(
         candidate(SWEPT, own, swept[best.number].alphas),
         candidate(SELECTED, [library[index] for index in taken], counts[taken]),
     ]
+    top = max(swept, key=lambda number: swept[number].score)
+    if swept[top].score > swept[best.number].score:
+        [record] = (each for each in records if each.number == top)
+        parts = [(record, member) for member in members[top]]
+        candidates.insert(3, candidate(f"{SWEPT} of {record.name}", parts, swept[top].alphas))
     winner = max(candidates, key=lambda each: (each.held_out, -each.bits))
     dev = {
         each.name: {
@@ -164,23 +178,26 @@ def _members(
     splits: dict[str, Columns],
     parents: dict[str, Artifact],
     record: Record,
-) -> list[Member]:
-    """The members that a trial has finished, with their alphas."""
+) -> tuple[list[Member], list[Member]]:
+    """The members of a trial's ensemble, with their alphas; and all that were trained for it."""
     prepared = sweep.prepared(shared, record.number, record.point)
     ensemble = Ensemble(prepared, splits, parents)
     steps = ensemble.start()
+    trained = []
     while steps:
         step = steps.pop(0)
         known = found(step)
         if not isinstance(known, Miss):
+            if step.stage == "member" and step.fold is None:
+                trained.append(Member(step.name, *known, alpha=1.0))
             steps += ensemble.advance(step, *known, new=False)
     if record.state == "done" and not ensemble.finished:
+        write_record(sweep.directory, Record(record.number, record.point))
         raise RunError(
             f"{record.name} was done, and now members are missing or damaged in "
-            f"{prepared.directory}; delete {prepared.directory}.json, and give the same command "
-            "again: they are made anew"
+            f"{prepared.directory}; give the same command again: they are made anew"
         )
-    return ensemble.members
+    return ensemble.members, trained
 
 
 def keep_best(outcome: Outcome, shared: Prepared) -> tuple[Prepared, Step] | None:
@@ -214,15 +231,27 @@ def keep_best(outcome: Outcome, shared: Prepared) -> tuple[Prepared, Step] | Non
     }
     text = to_json(facts, indent=2).encode()
     places = [directory / "members" / f"{position:03d}" for position in range(len(winner.members))]
-    if not (exists(directory / ENSEMBLE) and read(directory / ENSEMBLE) == text):
+    whole = all(
+        isinstance(find(place, member.artifact.inputs), Artifact)
+        for place, (_, member) in zip(places, winner.members, strict=True)
+    )
+    if not (whole and exists(directory / ENSEMBLE) and read(directory / ENSEMBLE) == text):
         remove(directory)
         for place, (_, member) in zip(places, winner.members, strict=True):
             link(member.artifact.path, place.local)
         write_atomic(directory / ENSEMBLE, text)
     if config.export.remainder == "none":
         return None
+    origin = None
+    if winner.name == SELECTED:  # no one configuration has made them
+        config = sweep.config
+        origin = {
+            place.name: {"from": f"{record.name}, {member.name}"} | record.point
+            for place, (record, member) in zip(places, winner.members, strict=True)
+        }
     prepared = replace(shared, config=config, directory=directory)
-    return prepared, model_step(prepared, [fetch(place) for place in places], winner.alphas)
+    artifacts = [fetch(place) for place in places]
+    return prepared, model_step(prepared, artifacts, winner.alphas, origin)
 
 
 def _held_out(members: list[Member]) -> np.ndarray:

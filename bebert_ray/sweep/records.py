@@ -85,7 +85,7 @@ def write_record(sweep: Location, record: Record) -> None:
 
 
 def read_records(sweep: Location) -> list[Record]:
-    """All records, in order. One that is damaged counts as none: its trial is taken up again."""
+    """All records, in order. One that is damaged counts as none: a new trial gets its number."""
     records = []
     for name in sorted(names(sweep / "trials")):
         if name.endswith(".json"):

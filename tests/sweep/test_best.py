@@ -1,5 +1,8 @@
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,14 +10,25 @@ from rich.console import Console
 
 from bebert_ray.config import load_config
 from bebert_ray.data.metrics import evaluate
+from bebert_ray.data.tasks import Task
 from bebert_ray.ensemble.aggregate import combine
 from bebert_ray.ensemble.driver import make_plan
 from bebert_ray.ensemble.prepare import prepare
 from bebert_ray.ensemble.worker import Worker
 from bebert_ray.errors import RunError
-from bebert_ray.storage import fetch
-from bebert_ray.sweep.best import AS_TRAINED, SELECTED, SWEPT, UNIFORM, Outcome, conclude, keep_best
-from bebert_ray.sweep.records import Record
+from bebert_ray.storage import Location, fetch
+from bebert_ray.sweep.alphas import Weighting
+from bebert_ray.sweep.best import (
+    AS_TRAINED,
+    SELECTED,
+    SWEPT,
+    UNIFORM,
+    Outcome,
+    _members,
+    conclude,
+    keep_best,
+)
+from bebert_ray.sweep.records import Record, read_records
 from bebert_ray.sweep.report import (
     ensemble_rows,
     everything,
@@ -93,6 +107,76 @@ def test_what_is_left(trained: Trained, outcome: Outcome) -> None:
     assert again is not None
     assert again[1].inputs == step.inputs
     assert snapshot(directory) == before
+
+
+def copy_of(trained: Trained, output: Path) -> Trained:
+    shutil.copytree(trained.sweep.config.output, output)
+    sweep = replace(trained.sweep, config=replace(trained.sweep.config, output=str(output)))
+    shared = replace(
+        trained.shared, config=sweep.shared(), directory=Location.of(output / "shared")
+    )
+    return replace(trained, sweep=sweep, shared=shared)
+
+
+def test_a_damaged_best_ensemble_is_mended(trained: Trained, tmp_path: Path) -> None:
+    copy = copy_of(trained, tmp_path / "sweep")
+    outcome = conclude(copy.sweep, copy.shared, copy.splits, copy.records)
+    keep_best(outcome, copy.shared)
+    model = tmp_path / "sweep" / "best" / "members" / "000" / "model.safetensors"
+    before = model.read_bytes()
+    model.unlink()
+    assert keep_best(outcome, copy.shared) is not None
+    assert model.read_bytes() == before
+
+
+def test_a_trial_that_has_lost_a_member_is_taken_up_again(trained: Trained, tmp_path: Path) -> None:
+    copy = copy_of(trained, tmp_path / "sweep")
+    shutil.rmtree(tmp_path / "sweep" / "trials" / "001" / "members" / "001")
+    with pytest.raises(RunError, match="trial 001 was done, and now members are missing"):
+        conclude(copy.sweep, copy.shared, copy.splits, copy.records)
+    record = read_records(copy.sweep.directory)[1]
+    assert (record.state, record.point) == ("running", trained.records[1].point)
+
+
+def test_members_of_trials_without_an_end_can_be_selected(
+    tiny_run: list[str], tmp_path: Path
+) -> None:
+    trained = train_sweep(
+        [
+            *tiny_run,
+            f"output={tmp_path / 'sweep'}",
+            "ensemble.method=bagging",
+            "sweep.space.member.learning_rate.loguniform=[1e-4, 1e-2]",
+        ],
+        [({"member.learning_rate": 1e-3}, 9)],
+    )
+    assert trained.records[0].members == 2
+    shutil.rmtree(tmp_path / "sweep" / "trials" / "000" / "members" / "000")
+    failed = replace(trained.records[0], state="failed")
+    parents = {
+        name: fetch(trained.shared.directory / name)
+        for name in ("teacher", "half", "ternary", "split")
+    }
+    ensemble, members = _members(trained.sweep, trained.shared, trained.splits, parents, failed)
+    assert ensemble == []
+    assert [member.name for member in members] == ["member 001"]
+
+
+def test_a_trial_that_is_best_with_other_alphas_is_a_candidate(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = max(trained.records[:2], key=lambda record: record.score or 0)
+    other = trained.records[1 - own.number]
+
+    def searched(task: Task, logits: np.ndarray, *_: Any) -> Weighting:
+        alphas = np.full(len(logits), 1 / len(logits))
+        return Weighting(alphas, 0.99 if len(logits) == other.members else 0.5, 1)
+
+    monkeypatch.setattr("bebert_ray.sweep.best.search_alphas", searched)
+    outcome = conclude(trained.sweep, trained.shared, trained.splits, trained.records)
+    names = [each.name for each in outcome.candidates]
+    assert names == [AS_TRAINED, UNIFORM, SWEPT, f"{SWEPT} of {other.name}", SELECTED]
+    assert {record.number for record, _ in outcome.candidates[3].members} == {other.number}
 
 
 def test_the_best_configuration_is_that_of_a_run_whose_members_are_trained(
