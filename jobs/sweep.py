@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     from bebert_ray.report import print_plan, to_json
     from bebert_ray.storage import keep, lock
     from bebert_ray.sweep.best import conclude, keep_best
-    from bebert_ray.sweep.kept import check_directory, open_directory, plan
+    from bebert_ray.sweep.kept import check_data, check_directory, open_directory, plan, to_run
     from bebert_ray.sweep.report import everything, page, print_outcome, summary
     from bebert_ray.sweep.search import make_stages, search, take
     from bebert_ray.sweep.trial import trial_allotments
@@ -53,6 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     out, progress = console(), console(stderr=True)
     shared = prepare(sweep.shared())
     check_directory(sweep)
+    check_data(sweep, shared)
     directory = sweep.directory
     for dimension in sweep.space:
         [(kind, values)] = dimension.given.items()
@@ -78,7 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     out.print(f"best configuration: {directory / 'best.yaml'}, best ensemble: {directory / 'best'}")
     out.print(f"all figures: {directory / 'results.json'}, report: {directory / 'report.html'}")
     print(to_json(summary(outcome)), flush=True)
-    if failed := [record for record in records if record.state == "failed"]:
+    if failed := to_run(sweep, records):
         raise RunError(
             "some trials failed; the rest is done, and the same command tries these again:\n"
             + "\n".join(f"  {record.name}: {record.reason}" for record in failed)

@@ -218,6 +218,6 @@ def _grouped(every: Sequence[Cost]) -> tuple[list[Cost], list[int]]:
     return layers, [len(group) for group in groups.values()]
 
 
-def _sums(group: Sequence[Cost]) -> dict[str, int]:
+def _sums(group: Sequence[Cost]) -> dict[str, Any]:
     names = ("parameters", "macs", "weight_bytes", "scale_bytes", "float_bytes")
     return {name: sum(getattr(cost, name) for cost in group) for name in names}

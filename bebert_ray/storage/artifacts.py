@@ -66,6 +66,11 @@ class Miss:
 
     reason: str
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether there is one, made from something else."""
+        return self.reason.startswith("inputs changed")
+
 
 @dataclass(frozen=True)
 class _Record:

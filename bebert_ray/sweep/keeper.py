@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 from ray import tune
+from ray.tune.experiment import Trial
 
+from bebert_ray.ensemble.crew import PATIENCE
 from bebert_ray.sweep.records import Record, best_of, write_record
 from bebert_ray.sweep.settings import Sweep
 from bebert_ray.sweep.trial import FIGURES, NUMBER
@@ -22,6 +26,7 @@ class Keeper(tune.Callback):
         self._sweep, self._say = sweep, say
         self._final = list(final)
         self._reports: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
+        self._idle_since: float | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # for Tune's own copy, which is not used: a sweep goes on from the records
@@ -34,6 +39,17 @@ class Keeper(tune.Callback):
         self._tell(
             record, ", ".join(f"{key} {_short(value)}" for key, value in record.point.items())
         )
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Tune has looked around; it is told if for a while no trial could begin."""
+        now = time.monotonic()
+        if any(trial.status == Trial.RUNNING for trial in trials):
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = now
+        elif now - self._idle_since > PATIENCE:
+            self._idle_since = math.inf  # once is enough
+            self._say("no trial has begun: they wait until the cluster has room for one")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

@@ -10,9 +10,9 @@ from bebert_ray.ensemble.prepare import LOCK, Prepared
 from bebert_ray.errors import UserError
 from bebert_ray.kinds import kind_of
 from bebert_ray.report import to_json
-from bebert_ray.storage import keep, names, read, remove
+from bebert_ray.storage import Miss, keep, names, read, remove
 from bebert_ray.storage import sweep as sweep_drafts
-from bebert_ray.sweep.records import read_records
+from bebert_ray.sweep.records import Record, read_records
 from bebert_ray.sweep.settings import Sweep
 
 SETTINGS = "sweep.json"
@@ -68,6 +68,22 @@ def check_directory(sweep: Sweep) -> None:
         )
 
 
+def check_data(sweep: Sweep, shared: Prepared) -> None:
+    """Refuse to train more trials on other examples, or from another checkpoint, than the first.
+
+    Raises:
+        UserError: what the configuration names is there, and has changed.
+    """
+    known = shared.find_data()
+    trials = read_records(sweep.directory)
+    if trials and not sweep.config.fresh and isinstance(known, Miss) and known.is_outdated:
+        raise UserError(
+            f"output: the trials in {sweep.directory} are of other data or another checkpoint, "
+            f"under the same name ({known.reason}); choose another output, or start over with "
+            "fresh=true"
+        )
+
+
 def open_directory(sweep: Sweep) -> None:
     """Enter the directory, whose lock is held, and empty it if the sweep starts afresh."""
     directory = sweep.directory
@@ -86,9 +102,19 @@ def plan(sweep: Sweep, shared: Prepared) -> dict[str, str]:
     records = [] if sweep.config.fresh else read_records(sweep.directory)
     for number in range(max(sweep.settings.trials, len(records))):
         states[f"trial {number:03d}"] = "run"
+    again = {record.number for record in to_run(sweep, records)}
     for record in records:
-        states[record.name] = record.state if record.is_final else f"run (was {record.state})"
+        states[record.name] = (
+            f"run (was {record.state})" if record.number in again else record.state
+        )
     return states
+
+
+def to_run(sweep: Sweep, records: list[Record]) -> list[Record]:
+    """The trials to take up again: those that came to no end, as far as any are left to be run."""
+    final = sum(record.is_final for record in records)
+    open_ones = [record for record in records if not record.is_final]
+    return open_ones[: max(0, sweep.settings.trials - final)]
 
 
 def _text(sweep: Sweep) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import optuna
 from ray import tune
+from ray.tune.error import TuneError
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 from rich.console import Console
@@ -26,9 +27,11 @@ from bebert_ray.ensemble.driver import Run
 from bebert_ray.ensemble.prepare import Prepared, open_run
 from bebert_ray.ensemble.shared import StagesOnly
 from bebert_ray.ensemble.steps import CHECKPOINTS, Step
+from bebert_ray.errors import RunError
 from bebert_ray.progress import Board
 from bebert_ray.storage import Artifact, lock, remove
 from bebert_ray.sweep.keeper import Keeper, Say
+from bebert_ray.sweep.kept import to_run
 from bebert_ray.sweep.records import (
     SCORE,
     SCORE_AND_BITS,
@@ -119,7 +122,7 @@ def search(sweep: Sweep, shared: Prepared, nodes: list[Node], say: Say) -> list[
     if left > 0:
         trainable = tune.with_parameters(run_trial, sweep=sweep, shared=shared, nodes=nodes)
         resources = partial(trial_resources, sweep=sweep, nodes=nodes)
-        with _quiet():
+        with _quiet(), _explained():
             tune.Tuner(
                 tune.with_resources(trainable, resources),
                 tune_config=tune.TuneConfig(
@@ -153,9 +156,8 @@ def _searcher(sweep: Sweep, records: list[Record]) -> OptunaSearch:
     storage = optuna.storages.InMemoryStorage()
     aims = SCORE if sweep.settings.objective == "score" else SCORE_AND_BITS
     study = study_of(sweep, records, aims, storage)
-    for record in records:
-        if not record.is_final:
-            study.enqueue_trial(record.point, user_attrs={NUMBER: record.number})
+    for record in to_run(sweep, records):
+        study.enqueue_trial(record.point, user_attrs={NUMBER: record.number})
     if not records:
         study.enqueue_trial(sweep.first_point)
     used = {record.number for record in records}
@@ -223,6 +225,16 @@ def _trackers(sweep: Sweep) -> Iterator[tune.Callback]:
         from ray.air.integrations.wandb import WandbLoggerCallback
 
         yield WandbLoggerCallback(project=name, log_config=True)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Tell in a line what Tune could not go on with: a full disk, say."""
+    try:
+        yield
+    except (TuneError, OSError) as error:
+        [*_, last] = str(error).strip().splitlines() or [type(error).__name__]
+        raise RunError(f"the search broke off: {last}; the same command goes on") from error
 
 
 @contextmanager

@@ -94,10 +94,11 @@ class Sweep:
     def first_point(self) -> Point:
         """Where the configuration itself lies, as far as it lies in the space."""
         config = dict(flatten(to_dict(self.config)))
-        for key, value in config.items():
+        for dimension in self.space:
+            key = dimension.key
             shared = f"training.{key.removeprefix('member.')}"
-            if value is None and shared in config:  # null: as in training
-                config[key] = config[shared]
+            if shared in config and config[key] is None and not dimension.holds(None):
+                config[key] = config[shared]  # null: as in training
         return own_point(self.space, config)
 
     def shared(self) -> Config:

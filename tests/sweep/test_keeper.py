@@ -98,3 +98,19 @@ def test_a_trial_that_begins_again_reports_anew(following: Following) -> None:
     following.report(trial, 1.0, 0.7, "running")
     following.keeper.on_trial_complete(0, [], trial)
     assert following.records[0].reports == [[1.0, 0.7]]
+
+
+def test_people_are_told_once_if_no_trial_can_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    following = Following(tmp_path)
+    told, keeper = following.lines, following.keeper
+    waits, runs = SimpleNamespace(status="PENDING"), SimpleNamespace(status="RUNNING")
+    seconds = iter([*range(122), 200, 400, 600])
+    monkeypatch.setattr("time.monotonic", lambda: next(seconds))
+    for trial in (*[waits] * 60, runs, *[waits] * 61):
+        keeper.on_step_end(0, [trial])
+    assert told == []
+    for _ in range(3):
+        keeper.on_step_end(0, [waits])
+    assert told == ["no trial has begun: they wait until the cluster has room for one"]

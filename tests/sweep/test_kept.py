@@ -1,11 +1,15 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bebert_ray.errors import UserError
-from bebert_ray.sweep.kept import check_directory, open_directory
+from bebert_ray.sweep.kept import check_data, check_directory, open_directory, plan, to_run
+from bebert_ray.sweep.records import Record
 from bebert_ray.sweep.settings import Sweep, load_sweep
+
+from .conftest import Trained
 
 RATE = "sweep.space.member.learning_rate.loguniform=[5e-5, 1e-3]"
 
@@ -61,6 +65,29 @@ def test_damaged_settings(tmp_path: Path) -> None:
     (tmp_path / "sweep.json").unlink()
     (tmp_path / "trials").mkdir()
     check_directory(sweep_in(tmp_path))  # what is left is a sweep's
+
+
+def test_other_data_under_the_same_name_are_another_sweep(trained: Trained) -> None:
+    check_data(trained.sweep, trained.shared)
+    other = replace(trained.shared, data=trained.shared.data | {"corpus": "another"})
+    with pytest.raises(UserError, match=r"of other data .*\(inputs changed: corpus\)"):
+        check_data(trained.sweep, other)
+    check_data(replace(trained.sweep, config=replace(trained.sweep.config, fresh=True)), other)
+
+
+def test_what_is_run_again_when_fewer_trials_are_asked_for(tmp_path: Path) -> None:
+    records = [Record(0, {}, "done"), Record(1, {}, "failed"), Record(2, {}), Record(3, {}, "done")]
+    for trials, numbers in ((2, []), (3, [1]), (4, [1, 2]), (9, [1, 2])):
+        sweep = sweep_in(tmp_path, f"sweep.trials={trials}")
+        assert [record.number for record in to_run(sweep, records)] == numbers
+
+
+def test_the_plan(trained: Trained) -> None:
+    states = plan(trained.sweep, trained.shared)
+    assert states == {
+        **dict.fromkeys(("data", "teacher", "half", "ternary", "split"), "done"),
+        **{"trial 000": "done", "trial 001": "done", "trial 002": "stopped"},
+    }
 
 
 def test_fresh_starts_over(tmp_path: Path) -> None:

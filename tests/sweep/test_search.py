@@ -5,10 +5,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.tune.error import TuneError
 from ray.tune.schedulers import FIFOScheduler
 
+from bebert_ray.errors import RunError
 from bebert_ray.sweep.records import Record
-from bebert_ray.sweep.search import _scheduler, _searcher
+from bebert_ray.sweep.search import _explained, _scheduler, _searcher
 from bebert_ray.sweep.settings import Sweep, load_sweep
 
 
@@ -40,6 +42,22 @@ def test_the_first_trial_is_the_configuration_itself() -> None:
     assert first == {"number": 0, "member.learning_rate": 2e-4, "ensemble.members": 4}
     assert second["number"] == 1
     assert second != first | {"number": 1}
+
+
+def test_the_first_trial_has_a_choice_of_null_if_the_configuration_has() -> None:
+    choice = "sweep.space.member.warmup.choice=[null, 0.3]"
+    [first] = suggestions(make_sweep(choice), [], 1)
+    assert first["member.warmup"] is None
+    [first] = suggestions(make_sweep(choice, "member.warmup=0.3"), [], 1)
+    assert first["member.warmup"] == 0.3
+
+
+@pytest.mark.parametrize("error", [TuneError("Traceback:\n  x\nOSError: full"), OSError("full")])
+def test_what_tune_could_not_go_on_with_is_told_in_a_line(error: Exception) -> None:
+    expected = pytest.raises(RunError, match=r"broke off: (OSError: )?full; the same")
+    with expected as told, _explained():
+        raise error
+    assert "\n" not in str(told.value)
 
 
 def test_the_seed_decides() -> None:
