@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import random
@@ -17,6 +18,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
+import pyarrow.fs
 import pytest
 from hypothesis import settings
 
@@ -30,6 +32,27 @@ settings.register_profile("bebert_ray", deadline=None, derandomize="CI" in os.en
 settings.load_profile("bebert_ray")
 
 ROOT = Path(__file__).resolve().parents[1]
+_EXIT_STATUS = pytest.StashKey[int]()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Remember how the tests ended."""
+    session.config.stash[_EXIT_STATUS] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End at once when all is said.
+
+    Native threads of Ray and Arrow outlive tests, and can crash while the interpreter ends: a run
+    that had passed then has the exit code of a segmentation fault.
+    """
+    if _EXIT_STATUS in config.stash:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(config.stash[_EXIT_STATUS])
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +93,7 @@ def s3_server() -> Iterator[str]:
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     yield "{}:{}".format(*server.get_host_and_port())
+    pyarrow.fs.finalize_s3()  # here, and not while the interpreter ends: that can crash
     server.stop()
 
 
