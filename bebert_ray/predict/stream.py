@@ -22,6 +22,7 @@ import ray
 import ray.data
 import torch
 from ray.data import ActorPoolStrategy, DataContext
+from ray.data.block import BlockAccessor
 
 from bebert_ray.ensemble.worker import worker_environment
 from bebert_ray.errors import RunError, UserError
@@ -63,10 +64,20 @@ def scored(job: Job, parts: list[Part], workers: int | None = None) -> Iterator[
         runtime_env={"env_vars": worker_environment(1)},
     )
     by_name = {part.name: part for part in parts}
-    for outcome in _told(outcomes.iter_rows()):
+    for outcome in _told(_rows_of(outcomes)):
         if outcome["error"]:
             raise UserError(outcome["error"])
         yield by_name[outcome["name"]], outcome["bad"]
+
+
+def _rows_of(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
+    """As its `iter_rows`, whose threads do not end with a stream that is not read to the end.
+
+    Where one of them turns to Ray after its shutdown, Ray ends this process without a word.
+    """
+    for bundle in dataset.iter_internal_ref_bundles():
+        for block in bundle.block_refs:
+            yield from BlockAccessor.for_block(ray.get(block)).iter_rows(public_row_format=True)
 
 
 def _told(outcomes: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -3,11 +3,13 @@
 import io
 import json
 import shutil
+import threading
 from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 from rich.console import Console
 
 from bebert_ray.errors import UserError
@@ -62,11 +64,25 @@ def test_every_row_comes_out_once(request_, tmp_path):
 
 
 @pytest.mark.cluster
-def test_a_model_that_cannot_be_loaded_is_told_in_one_message(request_, sentiment, tmp_path):
+def test_a_model_that_cannot_be_loaded_is_told_in_one_message(
+    request_, sentiment, tmp_path, monkeypatch
+):
+    before, alive, shutdown = set(threading.enumerate()), set(), ray.shutdown
+
+    def look_and_shut_down():
+        if ray.is_initialized():
+            alive.update(threading.enumerate())
+        shutdown()
+
+    monkeypatch.setattr("ray.shutdown", look_and_shut_down)
     model = shutil.copytree(sentiment, tmp_path / "model")
     (model / "model.safetensors").write_bytes(b"short")
     with pytest.raises(UserError, match="model: cannot be loaded"):
         run(request_, model=str(model))
+    # Any but Ray's own might turn to a Ray that is gone, which then ends this process.
+    left = {thread.name for thread in alive - before}
+    assert left <= {"PythonGCThread", "ray_listen_error_messages"}
+    assert left
 
 
 def test_what_is_done_is_not_redone(request_, without_ray, tmp_path):
