@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bebert_ray.cli import console, run_job
+from bebert_ray.cli.common import console, run_job
 
 DESCRIPTION = """\
 Measure what the project promises; the last line of stdout is one JSON object.
@@ -45,7 +45,7 @@ def train(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, An
     parser.add_argument("--bits", choices=["1-1-8", "1-1-4"], default="1-1-4")
     flags = parser.parse_args(arguments)
 
-    from bebert_ray.benchmarks.train import train
+    from measure.train import train
 
     result = train(flags.steps, flags.warmup, flags.bits)
     for name, milliseconds in result["step_ms"].items():
@@ -63,7 +63,7 @@ def control(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, 
     flags = parser.parse_args(arguments)
     output = flags.output or Path(tempfile.mkdtemp(prefix="control-"))
 
-    from bebert_ray.benchmarks.control import control, print_rows
+    from measure.control import control, print_rows
 
     result = control(flags.members, flags.rounds, output)
     print_rows(result["rows"], console())
@@ -79,7 +79,7 @@ def schedules(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str
     parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=SCHEDULES)
     flags, load, tell = _runs(parser, arguments)
 
-    from bebert_ray.benchmarks.schedules import print_summary, schedules, summary
+    from measure.schedules import print_summary, schedules, summary
 
     outcomes = schedules(load, flags.schedules, flags.seeds, flags.repeat, flags.output, tell)
     print_summary(outcomes, console())
@@ -91,7 +91,7 @@ def kinds(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, An
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     flags, load, tell = _runs(parser, arguments)
 
-    from bebert_ray.benchmarks.kinds import kinds, print_summary, summary
+    from measure.kinds import kinds, print_summary, summary
 
     outcomes = kinds(load, flags.kinds, flags.seeds, flags.output, tell)
     print_summary(outcomes, console())
@@ -107,7 +107,7 @@ def alphas(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, A
     parser.add_argument("--repeat", type=_positive, default=5, help="searches (default: 5)")
     flags = parser.parse_args(arguments)
 
-    from bebert_ray.benchmarks.alphas import alphas, print_rows
+    from measure.alphas import alphas, print_rows
 
     result = alphas(flags.members, flags.examples, flags.repeat)
     print_rows(result["rows"], console())

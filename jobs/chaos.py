@@ -19,10 +19,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bebert_ray.benchmarks.tiny import tiny_run
-from bebert_ray.cli import run_job
+from measure.tiny import tiny_run
+
+from bebert_ray.cli.common import run_job
 from bebert_ray.errors import RunError
-from bebert_ray.recorder import DRIVER, Event, read_events
+from bebert_ray.reporting.events import DRIVER, Event, read_events
 from bebert_ray.storage import Location
 
 DESCRIPTION = """\

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bebert_ray.cli import console, parse_arguments, run_job
+from bebert_ray.cli.common import console, parse_arguments, run_job
 
 DESCRIPTION = """\
 Train an ensemble of binary BERTs on a GLUE task, or on your own data, and evaluate it.
@@ -28,14 +28,14 @@ def main(arguments: list[str] | None = None) -> None:
     config, flags = parse_arguments(DESCRIPTION, EXAMPLES, arguments)
 
     # Only now: --help and a mistyped key should not wait for torch and Ray.
+    from bebert_ray.cluster.pool import Crew
+    from bebert_ray.cluster.resources import allot, connected
     from bebert_ray.config import to_yaml
-    from bebert_ray.ensemble.cluster import allot, connected
-    from bebert_ray.ensemble.crew import Crew
-    from bebert_ray.ensemble.driver import Run, make_plan, results
-    from bebert_ray.ensemble.prepare import open_run, prepare
-    from bebert_ray.page import page
-    from bebert_ray.progress import Board
-    from bebert_ray.report import draw, print_plan, print_table, to_json
+    from bebert_ray.pipeline.driver import Run, make_plan, results
+    from bebert_ray.pipeline.prepare import open_run, prepare
+    from bebert_ray.pipeline.results import draw, print_plan, print_table, to_json
+    from bebert_ray.reporting.html import page
+    from bebert_ray.reporting.progress import Board
     from bebert_ray.storage import keep, lock
 
     out = console()

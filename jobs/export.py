@@ -7,7 +7,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from bebert_ray.cli import console, run_job
+from bebert_ray.cli.common import console, run_job
 from bebert_ray.errors import UserError
 
 DESCRIPTION = """\
@@ -44,9 +44,9 @@ def main(arguments: list[str] | None = None) -> None:
     if find_spec("onnx") is None:
         raise UserError("the package onnx is missing: pip install 'bebert_ray[onnx]'")
 
-    from bebert_ray.deploy import BebertForSequenceClassification
-    from bebert_ray.deploy.onnx import export_onnx
-    from bebert_ray.deploy.places import find_model
+    from bebert_ray.packed import BebertForSequenceClassification
+    from bebert_ray.packed.onnx import export_onnx
+    from bebert_ray.packed.places import find_model
 
     model = BebertForSequenceClassification.from_pretrained(find_model(flags.model))
     export_onnx(model, flags.file, flags.weights)

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from bebert_ray.cli import console, run_job
+from bebert_ray.cli.common import console, run_job
 from bebert_ray.errors import UserError
 
 DESCRIPTION = """\
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     if flags.json:
         print(json.dumps(summary.to_dict()), flush=True)
     else:
-        from bebert_ray.deploy.summary import print_summary
+        from bebert_ray.packed.summary import print_summary
 
         print_summary(summary, console())
 
@@ -67,9 +67,9 @@ def main(arguments: list[str] | None = None) -> None:
 def _of_model(text: str, tokens: int | None) -> Any:
     from transformers import AutoConfig, AutoTokenizer, BertConfig
 
-    from bebert_ray.deploy.places import find_model
-    from bebert_ray.deploy.quantizer import FLOAT_BITS
-    from bebert_ray.deploy.summary import summarize
+    from bebert_ray.packed.places import find_model
+    from bebert_ray.packed.quantizer import FLOAT_BITS
+    from bebert_ray.packed.summary import summarize
 
     directory = find_model(text)
     config = AutoConfig.from_pretrained(directory)
@@ -92,9 +92,9 @@ def _of_config(flags: argparse.Namespace) -> Any:
     from transformers import BertConfig
 
     from bebert_ray.data.tasks import TASKS
-    from bebert_ray.deploy.quantizer import FLOAT_BITS
-    from bebert_ray.deploy.summary import MODEL_SIZES, member_config, summarize
-    from bebert_ray.models.bert import find_checkpoint
+    from bebert_ray.nn.bert import find_checkpoint
+    from bebert_ray.packed.quantizer import FLOAT_BITS
+    from bebert_ray.packed.summary import MODEL_SIZES, member_config, summarize
 
     if flags.model_size:
         encoder = BertConfig(**MODEL_SIZES[flags.model_size])

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from bebert_ray.cli import console, run_job
+from bebert_ray.cli.common import console, run_job
 
 DESCRIPTION = """\
 Score the texts in Parquet, CSV, TSV or JSONL files with a finished model, on any cluster.

@@ -7,8 +7,9 @@ import json
 import sys
 from dataclasses import asdict
 
-from bebert_ray.cli import console, run_job
-from bebert_ray.status import look, print_status
+from bebert_ray.cli.common import console, run_job
+from bebert_ray.reporting.status import look
+from bebert_ray.reporting.status_table import print_status
 from bebert_ray.storage import Location
 
 DESCRIPTION = """\

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bebert_ray.cli import console, parse_with, run_job
+from bebert_ray.cli.common import console, parse_with, run_job
 from bebert_ray.config.check import describe
 from bebert_ray.errors import RunError
 from bebert_ray.sweep.settings import SWEEP, load_sweep
@@ -40,12 +40,12 @@ def main(arguments: list[str] | None = None) -> None:
     sweep, flags = parse_with(load_sweep, _keys, DESCRIPTION, EXAMPLES, arguments)
 
     # Only now: --help and a mistyped key should not wait for torch and Ray.
-    from bebert_ray.ensemble.cluster import connected, room
-    from bebert_ray.ensemble.prepare import prepare
-    from bebert_ray.report import print_plan, to_json
+    from bebert_ray.cluster.resources import connected, room
+    from bebert_ray.pipeline.prepare import prepare
+    from bebert_ray.pipeline.results import print_plan, to_json
     from bebert_ray.storage import keep, lock
     from bebert_ray.sweep.best import conclude, keep_best
-    from bebert_ray.sweep.kept import check_data, check_directory, open_directory, plan, to_run
+    from bebert_ray.sweep.directory import check_data, check_directory, open_directory, plan, to_run
     from bebert_ray.sweep.report import everything, page, print_outcome, summary
     from bebert_ray.sweep.search import make_stages, search, take
     from bebert_ray.sweep.trial import trial_allotments

@@ -7,7 +7,7 @@ import logging
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,8 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from transformers import BertConfig
+    from torch import Tensor
+    from transformers import BertConfig, BertForSequenceClassification
 
     from bebert_ray.storage import Location
 
@@ -214,3 +215,52 @@ def tiny_run(tiny_checkpoint: Path, reviews: Path) -> list[str]:
         "resources.num_cpus=1",
         "resources.member.memory=5e8",
     ]
+
+
+@pytest.fixture
+def batch() -> dict[str, Tensor]:
+    """Three random sentences of 8, 3 and 6 tokens."""
+    import torch
+
+    mask = (torch.arange(8) < torch.tensor([[8], [3], [6]])).long()
+    ids = torch.randint(5, 90, mask.shape) * mask
+    kinds = (torch.arange(8) > 4).long() * mask
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": kinds}
+
+
+@pytest.fixture
+def member(
+    tiny_checkpoint: Path, batch: dict[str, Tensor]
+) -> Callable[..., BertForSequenceClassification]:
+    """Makes a tiny member, as if it were trained: member(seed=0, bits=8, labels=2).
+
+    With 8 and 4 bits of activations its weights are split, with fewer they are not, and other
+    options are those of `binarize_`.
+    """
+    import torch
+
+    from bebert_ray.nn.bert import find_checkpoint, load_encoder
+    from bebert_ray.nn.binarize import binarize_
+    from bebert_ray.nn.narrow import narrow_
+    from bebert_ray.nn.quantizers import calibrate_
+    from bebert_ray.nn.split import split_, ternarize_
+
+    def make(
+        seed: int = 0, bits: int = 8, labels: int = 2, **options: bool
+    ) -> BertForSequenceClassification:
+        torch.manual_seed(seed)
+        model = load_encoder(find_checkpoint(str(tiny_checkpoint)), labels, dropout=0.0).eval()
+        if bits > 2:
+            narrow_(model, 0.5)
+            ternarize_(model, bits)
+        else:
+            binarize_(model, bits, **options)
+        calibrate_(model, batch)
+        if bits > 2:
+            split_(model)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.02 * torch.randn_like(parameter)
+        return model
+
+    return make

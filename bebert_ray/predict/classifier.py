@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-import bebert_ray.deploy  # noqa: F401  tells the Auto classes of packed ensembles
+import bebert_ray.packed  # noqa: F401  tells the Auto classes of packed ensembles
 from bebert_ray.data.batches import eval_batches
 from bebert_ray.errors import UserError
 from bebert_ray.predict.rows import Added

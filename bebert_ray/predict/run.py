@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bebert_ray.cluster.resources import connected
 from bebert_ray.config import ResourcesConfig
-from bebert_ray.ensemble.cluster import connected
 from bebert_ray.errors import UserError
 from bebert_ray.predict.classifier import Card, read_card
 from bebert_ray.predict.parts import (
@@ -23,7 +23,7 @@ from bebert_ray.predict.parts import (
 )
 from bebert_ray.predict.score import Job
 from bebert_ray.predict.stream import scored
-from bebert_ray.progress import LINE_EVERY
+from bebert_ray.reporting.progress import LINE_EVERY
 from bebert_ray.storage import Location, lock, names, read, sweep
 
 

@@ -24,7 +24,7 @@ import torch
 from ray.data import ActorPoolStrategy, DataContext
 from ray.data.block import BlockAccessor
 
-from bebert_ray.ensemble.worker import worker_environment
+from bebert_ray.cluster.worker import worker_environment
 from bebert_ray.errors import RunError, UserError
 from bebert_ray.predict.classifier import Classifier
 from bebert_ray.predict.parts import Part

@@ -11,17 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from bebert_ray.boosting.alphas import Weighting, search_alphas
+from bebert_ray.boosting.selection import select
+from bebert_ray.boosting.vote import combine
 from bebert_ray.config import to_yaml
+from bebert_ray.config.recipes import kind_of
 from bebert_ray.data.columns import Columns
 from bebert_ray.data.metrics import evaluate, primary
-from bebert_ray.ensemble.aggregate import combine
-from bebert_ray.ensemble.driver import found
-from bebert_ray.ensemble.members import Ensemble, Member
-from bebert_ray.ensemble.prepare import Prepared
-from bebert_ray.ensemble.steps import Step, model_step
 from bebert_ray.errors import RunError
-from bebert_ray.kinds import kind_of
-from bebert_ray.report import to_json
+from bebert_ray.pipeline.driver import found
+from bebert_ray.pipeline.members import Ensemble, Member
+from bebert_ray.pipeline.prepare import Prepared
+from bebert_ray.pipeline.results import to_json
+from bebert_ray.pipeline.steps import Step, model_step
 from bebert_ray.storage import (
     Artifact,
     Miss,
@@ -34,9 +36,7 @@ from bebert_ray.storage import (
     remove,
     write_atomic,
 )
-from bebert_ray.sweep.alphas import Weighting, search_alphas
 from bebert_ray.sweep.records import Record, best_of, pareto_front, write_record
-from bebert_ray.sweep.selection import select
 from bebert_ray.sweep.settings import Sweep
 
 AS_TRAINED, UNIFORM, SWEPT = "its own alphas", "uniform alphas", "swept alphas"

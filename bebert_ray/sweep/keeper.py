@@ -11,7 +11,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from bebert_ray.ensemble.crew import PATIENCE
+from bebert_ray.cluster.pool import PATIENCE
 from bebert_ray.sweep.records import Record, best_of, write_record
 from bebert_ray.sweep.settings import Sweep
 from bebert_ray.sweep.trial import FIGURES, NUMBER

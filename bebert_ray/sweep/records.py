@@ -13,7 +13,7 @@ from typing import Literal
 import optuna
 from optuna.trial import TrialState, create_trial
 
-from bebert_ray.report import to_json
+from bebert_ray.pipeline.results import to_json
 from bebert_ray.storage import Location, names, read, write_atomic
 from bebert_ray.sweep.settings import Sweep
 from bebert_ray.sweep.space import Point

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bebert_ray.config import to_yaml
-from bebert_ray.page.templates import render
+from bebert_ray.reporting.render import render
 from bebert_ray.sweep.best import Outcome
 from bebert_ray.sweep.records import SCORE, SCORE_AND_BITS, study_of
 

@@ -20,18 +20,18 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 from rich.console import Console
 
+from bebert_ray.cluster.pool import Crew
+from bebert_ray.cluster.resources import Node, allot
 from bebert_ray.data.columns import Columns
-from bebert_ray.ensemble.cluster import Node, allot
-from bebert_ray.ensemble.crew import Crew
-from bebert_ray.ensemble.driver import Run
-from bebert_ray.ensemble.prepare import Prepared, open_run
-from bebert_ray.ensemble.shared import StagesOnly
-from bebert_ray.ensemble.steps import CHECKPOINTS, Step
 from bebert_ray.errors import RunError
-from bebert_ray.progress import Board
+from bebert_ray.pipeline.driver import Run
+from bebert_ray.pipeline.prepare import Prepared, open_run
+from bebert_ray.pipeline.shared import StagesOnly
+from bebert_ray.pipeline.steps import CHECKPOINTS, Step
+from bebert_ray.reporting.progress import Board
 from bebert_ray.storage import Artifact, lock, remove
+from bebert_ray.sweep.directory import to_run
 from bebert_ray.sweep.keeper import Keeper, Say
-from bebert_ray.sweep.kept import to_run
 from bebert_ray.sweep.records import (
     SCORE,
     SCORE_AND_BITS,

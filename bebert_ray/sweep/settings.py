@@ -21,7 +21,7 @@ from bebert_ray.storage import Location
 from bebert_ray.sweep.space import Point, Space, corners, own_point, read_space, settings_at
 
 if TYPE_CHECKING:
-    from bebert_ray.ensemble.prepare import Prepared
+    from bebert_ray.pipeline.prepare import Prepared
 
 _CHECKS = ConfigDict(extra="forbid", allow_inf_nan=False)
 _SPACE = "sweep.space."

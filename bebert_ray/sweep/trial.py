@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 from ray import tune
 
-from bebert_ray.cli import console
+from bebert_ray.boosting.scores import worst
+from bebert_ray.boosting.vote import combine
+from bebert_ray.cli.common import console
+from bebert_ray.cluster.pool import PATIENCE, Crew
+from bebert_ray.cluster.resources import Allotments, Node, allot
 from bebert_ray.config import Config
+from bebert_ray.config.recipes import kind_of
 from bebert_ray.data.metrics import evaluate, primary
-from bebert_ray.ensemble.aggregate import combine
-from bebert_ray.ensemble.cluster import Allotments, Node, allot
-from bebert_ray.ensemble.crew import PATIENCE, Crew
-from bebert_ray.ensemble.driver import Run
-from bebert_ray.ensemble.prepare import Prepared, open_run
-from bebert_ray.ensemble.shared import link_stages
-from bebert_ray.ensemble.steps import Step
 from bebert_ray.errors import Diverged, RunError, UserError
-from bebert_ray.kinds import kind_of
-from bebert_ray.progress import Board
+from bebert_ray.pipeline.driver import Run
+from bebert_ray.pipeline.prepare import Prepared, open_run
+from bebert_ray.pipeline.shared import link_stages
+from bebert_ray.pipeline.steps import Step
+from bebert_ray.reporting.progress import Board
 from bebert_ray.storage import Artifact, fetch, lock
 from bebert_ray.sweep.records import read_records
-from bebert_ray.sweep.scores import worst
 from bebert_ray.sweep.settings import Sweep
 from bebert_ray.training.work import Logits
 

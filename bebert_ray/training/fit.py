@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bebert_ray.data.batches import collate, epoch_batches, eval_batches
 from bebert_ray.data.columns import Columns
 from bebert_ray.errors import Diverged
-from bebert_ray.quant.quantizers import LEARNED
+from bebert_ray.nn.quantizers import LEARNED
 from bebert_ray.training import parallel
 from bebert_ray.training.checkpoints import State
 from bebert_ray.training.losses import Batch, Loss, inputs_of

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from bebert_ray.quant.quantizers import LsqQuantizer
+from bebert_ray.nn.quantizers import LsqQuantizer
 from bebert_ray.training.losses import Batch
 
 BUCKET = 8 * 2**20  # numbers that are added up at a time; in float32, 32 MiB

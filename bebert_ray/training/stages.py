@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bebert_ray.config.recipes import Stage, activation_bits
 from bebert_ray.config.schema import BinaryConfig, HalfConfig, TeacherConfig, TernaryConfig
 from bebert_ray.data.batches import collate, epoch_batches
-from bebert_ray.kinds import Stage, activation_bits
-from bebert_ray.models.bert import copy_of, load_encoder, without_dropout
-from bebert_ray.models.binarize import binarize_
-from bebert_ray.models.split import split_, ternarize_
-from bebert_ray.models.width import importance, narrow_
-from bebert_ray.quant.quantizers import calibrate_
+from bebert_ray.nn.bert import copy_of, load_encoder, without_dropout
+from bebert_ray.nn.binarize import binarize_
+from bebert_ray.nn.narrow import importance, narrow_
+from bebert_ray.nn.quantizers import calibrate_
+from bebert_ray.nn.split import split_, ternarize_
 from bebert_ray.training.fit import FitSettings, device_of, to_device
 from bebert_ray.training.losses import Loss, hidden_loss, inputs_of, label_loss, prediction_loss
 from bebert_ray.training.work import Model, Work

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 from torch import Tensor, nn
 
-from bebert_ray.quant.quantizers import UniformQuantizer
+from bebert_ray.nn.quantizers import UniformQuantizer
 
 
 @contextmanager

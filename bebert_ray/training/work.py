@@ -18,12 +18,12 @@ from transformers import BertForSequenceClassification
 
 import bebert_ray
 from bebert_ray.config import Config
+from bebert_ray.config.recipes import Kind, kind_of
 from bebert_ray.data.columns import Columns
 from bebert_ray.data.metrics import evaluate, primary
 from bebert_ray.data.tasks import Task
-from bebert_ray.deploy.accounting import costs, total
-from bebert_ray.kinds import Kind, kind_of
-from bebert_ray.models.bert import Checkpoint, load_model, save_model
+from bebert_ray.nn.bert import Checkpoint, load_model, save_model
+from bebert_ray.nn.costs import costs, total
 from bebert_ray.storage import Artifact, Location, commit, fetch
 from bebert_ray.training import parallel
 from bebert_ray.training.checkpoints import Checkpoints

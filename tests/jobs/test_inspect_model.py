@@ -9,7 +9,7 @@ import export
 import inspect_model
 import pytest
 
-from bebert_ray.cli import run_job
+from bebert_ray.cli.common import run_job
 
 
 @pytest.fixture
@@ -29,9 +29,9 @@ def job(capsys):
 def _packed(tmp_path_factory, tiny_checkpoint):
     import torch
 
-    from bebert_ray.deploy import packed_model
-    from bebert_ray.models.bert import find_checkpoint, load_encoder, load_tokenizer
-    from bebert_ray.models.split import split_, ternarize_
+    from bebert_ray.nn.bert import find_checkpoint, load_encoder, load_tokenizer
+    from bebert_ray.nn.split import split_, ternarize_
+    from bebert_ray.packed import packed_model
 
     checkpoint = find_checkpoint(str(tiny_checkpoint))
     members = []

@@ -7,7 +7,7 @@ from pathlib import Path
 import ensemble
 import pytest
 
-from bebert_ray.cli import run_job
+from bebert_ray.cli.common import run_job
 
 pytestmark = pytest.mark.cluster
 MEMBERS = ("000", "001")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bebert_ray.cli import run_job
+from bebert_ray.cli.common import run_job
 
 SCRIPT = Path(__file__).resolve().parents[2] / "jobs" / "predict.py"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import status
 
-from bebert_ray.cli import run_job
+from bebert_ray.cli.common import run_job
 from bebert_ray.config import load_config, to_dict, to_yaml
 from bebert_ray.storage import commit, lock, write_atomic
 

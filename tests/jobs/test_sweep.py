@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import sweep
 
-from bebert_ray.cli import run_job
+from bebert_ray.cli.common import run_job
 
 SCRIPT = Path(__file__).resolve().parents[2] / "jobs" / "sweep.py"
 SPACE = (
@@ -83,10 +83,10 @@ def test_a_directory_that_is_no_sweep(refused, tmp_path):
 def test_members_that_fit_nowhere(tiny_run, tmp_path, capsys, monkeypatch):
     from contextlib import nullcontext
 
-    from bebert_ray.ensemble.cluster import Node
+    from bebert_ray.cluster.resources import Node
 
     nodes = nullcontext([Node(cpu=2, gpu=0, memory=8e9)])
-    monkeypatch.setattr("bebert_ray.ensemble.cluster.connected", lambda _: nodes)
+    monkeypatch.setattr("bebert_ray.cluster.resources.connected", lambda _: nodes)
     overrides = (*SPACE, f"output={tmp_path / 'sweep'}", "resources.num_cpus=null")
     assert run_here(*tiny_run, *overrides, "resources.member.cpu=3") == 2
     assert re.search(r"resources\.member: 3 CPUs.* fit on no machine", capsys.readouterr().err)

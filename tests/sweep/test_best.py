@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from bebert_ray.boosting.alphas import Weighting
+from bebert_ray.boosting.vote import combine
+from bebert_ray.cluster.worker import Worker
 from bebert_ray.config import load_config
 from bebert_ray.data.metrics import evaluate
 from bebert_ray.data.tasks import Task
-from bebert_ray.ensemble.aggregate import combine
-from bebert_ray.ensemble.driver import make_plan
-from bebert_ray.ensemble.prepare import prepare
-from bebert_ray.ensemble.worker import Worker
 from bebert_ray.errors import RunError
+from bebert_ray.pipeline.driver import make_plan
+from bebert_ray.pipeline.prepare import prepare
 from bebert_ray.storage import Location, fetch
-from bebert_ray.sweep.alphas import Weighting
 from bebert_ray.sweep.best import (
     AS_TRAINED,
     SELECTED,

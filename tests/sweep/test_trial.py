@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
+from bebert_ray.cluster.resources import Node
 from bebert_ray.config import EnsembleConfig
-from bebert_ray.ensemble.cluster import Node
-from bebert_ray.ensemble.driver import Run
-from bebert_ray.ensemble.prepare import open_run
-from bebert_ray.ensemble.shared import link_stages
 from bebert_ray.errors import Diverged, RunError, UserError
+from bebert_ray.pipeline.driver import Run
+from bebert_ray.pipeline.prepare import open_run
+from bebert_ray.pipeline.shared import link_stages
 from bebert_ray.storage import Location, fetch
 from bebert_ray.sweep.settings import load_sweep
 from bebert_ray.sweep.trial import Watched, run_trial, trial_allotments, trial_resources

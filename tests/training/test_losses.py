@@ -15,7 +15,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from bebert_ray.data.batches import collate
 from bebert_ray.data.columns import Columns
-from bebert_ray.quant.attention import ATTENTION
+from bebert_ray.nn.attention import ATTENTION
 from bebert_ray.training.losses import (
     direction_losses,
     distillation_losses,

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bebert_ray.models.bert import load_model, load_weights
+from bebert_ray.nn.bert import load_model, load_weights
 from bebert_ray.storage import Location
 from bebert_ray.training import member as member_module
 from bebert_ray.training.fit import predict

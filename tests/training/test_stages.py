@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from bebert_ray.config.recipes import activation_bits
 from bebert_ray.data.metrics import evaluate
-from bebert_ray.deploy.accounting import costs, total
-from bebert_ray.kinds import activation_bits
-from bebert_ray.models.bert import load_model, load_weights
+from bebert_ray.nn.bert import load_model, load_weights
+from bebert_ray.nn.costs import costs, total
 from bebert_ray.storage import Location
 from bebert_ray.training import stages
 from bebert_ray.training.fit import predict

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from bebert_ray.quant.quantizers import LsqQuantizer, UniformQuantizer
+from bebert_ray.nn.quantizers import LsqQuantizer, UniformQuantizer
 from bebert_ray.training.starvation import starved_parameters
 
 

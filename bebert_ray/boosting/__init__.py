@@ -1,0 +1,1 @@
+"""What each member trains on, and what the members' outputs come to together: NumPy alone."""

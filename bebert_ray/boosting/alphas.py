@@ -1,0 +1,105 @@
+"""Alphas from a search: weights of trained members, found on their held-out logits alone.
+
+Boosting gives each member its alpha as it comes. Once all are there, a thousand other weightings
+can be tried in the time of one training step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bebert_ray.boosting.scores import Floats, outputs_of, scorer
+from bebert_ray.boosting.vote import combine
+from bebert_ray.data.metrics import evaluate, primary
+from bebert_ray.data.tasks import Task
+
+EVALUATIONS = 20_000
+SPREADS = (0, 10, 30, 100, 300)  # a Dirichlet's concentration, from the whole simplex to near by
+CHUNK = 2**22  # numbers in memory at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Weighting:
+    """Weights of an ensemble's members.
+
+    Attributes:
+        alphas: [M], not negative, summing to 1.
+        score: the primary metric of the ensemble that they make.
+        evaluations: how many were tried.
+    """
+
+    alphas: Floats
+    score: float
+    evaluations: int
+
+
+def search_alphas(
+    task: Task,
+    logits: NDArray[np.float32],
+    labels: NDArray[Any],
+    known: list[ArrayLike],
+    seed: int,
+    evaluations: int = EVALUATIONS,
+) -> Weighting:
+    """The best weights that a random search of the simplex finds.
+
+    First come the known weights, uniform ones and each member alone, then draws from a Dirichlet
+    distribution: from all of the simplex, and ever closer around the best so far. Held-out sets
+    are small, and many weights score the same: of those, the most even ones are taken (the least
+    sum of squares), which lean on no single member.
+
+    Args:
+        task: says what is measured.
+        logits: what the members predict for the held-out examples, [M, n, K].
+        labels: [n].
+        known: weights that the result must not be worse than, [M] each, such as boosting's own.
+        seed: of the draws; the same arguments give the same weights.
+        evaluations: how many weights to try.
+
+    Returns:
+        The weights; by `combine` and `evaluate` they score no less than the known ones and uniform
+        ones.
+    """
+    count = len(logits)
+    outputs, score = outputs_of(logits), scorer(task, labels)
+    flat = outputs.reshape(count, -1)
+    rows = max(1, CHUNK // flat.shape[1])
+    rng = np.random.default_rng(seed)
+    even = np.full(count, 1 / count)
+    given = [even, *(_normalised(alphas) for alphas in known)]
+
+    best, best_rank, tried = even, (-np.inf, 0.0), 0
+
+    def look(candidates: Floats) -> None:
+        nonlocal best, best_rank, tried
+        tried += len(candidates)
+        for part in np.split(candidates, range(rows, len(candidates), rows)):
+            scores = score((part @ flat).reshape(len(part), *outputs.shape[1:]))
+            evenness = -(part**2).sum(axis=1)
+            first = np.lexsort((evenness, scores))[-1]
+            if (rank := (scores[first], evenness[first])) > best_rank:
+                best, best_rank = part[first], rank
+
+    look(np.array([*given, *np.eye(count)]))
+    each = (evaluations - tried) // len(SPREADS)
+    for spread in SPREADS if count > 1 and each > 0 else ():
+        look(rng.dirichlet(1 + spread * best, size=each))
+
+    # Sums may round otherwise in `combine`, and ties break otherwise: it has the last word.
+    def final(alphas: Floats) -> tuple[float, float]:
+        value = evaluate(task, combine(logits, alphas), labels)[primary(task)]
+        return value, -float((alphas**2).sum())
+
+    best = max([best, *given], key=final)
+    return Weighting(best, final(best)[0], tried)
+
+
+def _normalised(alphas: ArrayLike) -> Floats:
+    values = np.asarray(alphas, np.float64)
+    total = values.sum()
+    # With every alpha at 0 each member counts the same, see `combine`.
+    return values / total if total > 0 else np.full(len(values), 1 / len(values))

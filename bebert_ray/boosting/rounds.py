@@ -1,0 +1,113 @@
+"""One round of an ensemble: the weights that a member sees, the say it gets, the weights after it.
+
+Pure arithmetic on numpy arrays: `weights` has the single steps, this module the settings and the
+two sets of examples (those trained on, those held out).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bebert_ray.boosting.adaboost import (
+    Boost,
+    boost,
+    bootstrap,
+    misclassified,
+    regression_loss,
+    temper,
+)
+from bebert_ray.config import EnsembleConfig
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Boosting weights of the training [n] and the held-out [s] examples; each sums to 1."""
+
+    train: Floats
+    selection: Floats
+
+    @staticmethod
+    def uniform(train: int, selection: int) -> Weights:
+        """Where boosting starts."""
+        return Weights(np.full(train, 1 / train), np.full(selection, 1 / selection))
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A member's logits [., K] for both sets of examples, and their labels."""
+
+    train: NDArray[np.float32]
+    train_labels: NDArray[Any]
+    selection: NDArray[np.float32]
+    selection_labels: NDArray[Any]
+
+
+def member_weight(config: EnsembleConfig, weights: Weights, rng: np.random.Generator) -> Floats:
+    """The `sample_weight` [n] that the next member trains with.
+
+    Boosting: the current weights. Bagging: a bootstrap sample's.
+    """
+    if config.method == "bagging":
+        return bootstrap(len(weights.train), rng)
+    return weights.train
+
+
+def boost_round(
+    config: EnsembleConfig, num_labels: int, weights: Weights, predictions: Predictions
+) -> tuple[Weights, Boost]:
+    """The weights after a member, and its say.
+
+    `config.errors` tells where the member's error e, and so its alpha, comes from:
+
+    * `train`: its weighted error on the examples it was trained on, as in AdaBoost. A strong member
+      fits these, e is too small, and the next member sees little but label noise;
+    * `holdout`: its weighted error on the selection split, whose examples carry boosting weights of
+      their own. With `selection: dev` that split is dev, and the reported figures have had a say
+      in the alphas, as in the published protocol;
+    * `out_of_fold`: `predictions.train` come from models that did not see the example.
+
+    The weights are tempered by `config.floor` before they go on: what a member is judged by is then
+    what it was trained with, and a strong member's few errors cannot take all of the mass.
+
+    Args:
+        config: method, learning rate, source of the errors, loss of AdaBoost.R2.
+        num_labels: K, or 1 for regression.
+        weights: those before this member.
+        predictions: the member's.
+
+    Returns:
+        The weights for the next member, and the step on the training examples.
+    """
+    train_loss, held_out_loss = _losses(config, num_labels, weights, predictions)
+    step = partial(boost, num_labels=num_labels, learning_rate=config.learning_rate)
+    tempered = partial(temper, floor=config.floor)
+    if config.errors != "holdout":
+        after = step(weights.train, train_loss)
+        return replace(weights, train=tempered(after.sample_weight)), after
+    judged = step(weights.selection, held_out_loss)
+    after = step(weights.train, train_loss, error=judged.error)
+    return Weights(tempered(after.sample_weight), tempered(judged.sample_weight)), after
+
+
+def _losses(
+    config: EnsembleConfig, num_labels: int, weights: Weights, predictions: Predictions
+) -> tuple[Floats, Floats]:
+    train, train_labels = predictions.train, predictions.train_labels
+    held_out, held_out_labels = predictions.selection, predictions.selection_labels
+    if num_labels > 1:
+        return misclassified(train, train_labels), misclassified(held_out, held_out_labels)
+    # The largest error that counts is 1, on both sets if both do: one error means one thing.
+    scale = np.abs(train[:, 0] - train_labels)[weights.train > 0].max()
+    if config.errors == "holdout":
+        scale = max(scale, np.abs(held_out[:, 0] - held_out_labels).max())
+    return (
+        regression_loss(train[:, 0], train_labels, config.loss, float(scale)),
+        regression_loss(held_out[:, 0], held_out_labels, config.loss, float(scale)),
+    )

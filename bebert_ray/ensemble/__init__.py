@@ -1,1 +1,0 @@
-"""Ensembles: what each member is trained on, and how the members' outputs become one."""

@@ -1,1 +1,0 @@
-"""BERT checkpoints, and verbs that change a model in place: narrow, ternarize, split, binarize."""

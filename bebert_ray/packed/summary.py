@@ -1,0 +1,223 @@
+"""What a model costs, for people: by kind of layer, in all, and against full precision."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from transformers import BertConfig
+
+from bebert_ray.config import Config
+from bebert_ray.config.recipes import activation_bits
+from bebert_ray.config.schema import FULL_WIDTH
+from bebert_ray.nn.bert import outline
+from bebert_ray.nn.costs import TOKENS, Cost, Total, costs, total
+
+MODEL_SIZES: dict[str, dict[str, Any]] = {
+    "bert-base": {},
+    "bert-large": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+    },
+}
+"""What the configurations of published checkpoints differ in from BERT-base, uncased."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an ensemble costs.
+
+    Attributes:
+        tokens: length of the sentence that operations are counted for.
+        float_bits: width of what stays a float in the file.
+        layers: of one member; those that differ in their number alone are added up, and a `*`
+            stands for it.
+        counts: how many layers each of these is.
+        members: how many there are.
+        ensemble: all of them together.
+        full: a model of the same checkpoint in full precision, in 32 bits.
+        files: bytes on disk by name of the file; None if there are no files.
+        stored: bytes of the tensors in the file, see `stored_bytes`; None if there is none.
+    """
+
+    tokens: int
+    float_bits: int
+    layers: list[Cost]
+    counts: list[int]
+    members: int
+    ensemble: Total
+    full: Total
+    files: dict[str, int] | None = None
+    stored: dict[str, int] | None = None
+
+    def __str__(self) -> str:
+        text = io.StringIO()
+        print_summary(self, Console(file=text, width=120))
+        return text.getvalue()
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, with what follows from it, in JSON's types."""
+        layers = [
+            asdict(cost)
+            | {"count": count, "bit_operations": cost.bit_operations, "flops": cost.flops}
+            for cost, count in zip(self.layers, self.counts, strict=True)
+        ]
+        return asdict(self) | {
+            "layers": layers,
+            "ensemble": asdict(self.ensemble) | {"bytes": self.ensemble.bytes},
+            "full": asdict(self.full) | {"bytes": self.full.bytes},
+        }
+
+
+def summarize(
+    member: BertConfig,
+    members: int,
+    float_bits: int,
+    tokens: int = TOKENS,
+    directory: Path | None = None,
+) -> Summary:
+    """Count what members of a shape cost; no weights are needed.
+
+    Args:
+        member: the configuration of a member, see `models.bert.outline`.
+        members: how many there are.
+        float_bits: width in which the file has its floats.
+        tokens: length of a sentence.
+        directory: of the packed model, if there is one.
+    """
+    every = costs(outline(member), tokens, float_bits)
+    full = copy.deepcopy(member)
+    full.width, full.weights, full.activation_bits = 1.0, "full", None
+    layers, counts = _grouped(every)
+    return Summary(
+        tokens=tokens,
+        float_bits=float_bits,
+        layers=layers,
+        counts=counts,
+        members=members,
+        ensemble=total(every * members),
+        full=total(costs(outline(full), tokens)),
+        files=None if directory is None else _files(directory),
+        stored=None if directory is None else stored_bytes(directory),
+    )
+
+
+def stored_bytes(directory: Path) -> dict[str, int]:
+    """What the tensors of a packed model take in its file.
+
+    Returns:
+        Bytes of the binary `weights`, their `scales` and the `floats`, without those of members
+        that have them in common with an earlier one; and of the whole `file`, with its header.
+    """
+    path = directory / "model.safetensors"
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    sizes = {"weights": 0, "scales": 0, "floats": 0}
+    kinds = {"signs": "weights", "scales": "scales"}
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            begin, end = tensor["data_offsets"]
+            sizes[kinds.get(name.rpartition(".")[2], "floats")] += end - begin
+    return sizes | {"file": path.stat().st_size}
+
+
+def member_config(config: Config, encoder: BertConfig) -> BertConfig:
+    """The configuration that members of a run would have.
+
+    Args:
+        config: of the run.
+        encoder: of the checkpoint that it starts from.
+    """
+    member, binary = copy.deepcopy(encoder), config.binary
+    member.width, member.activation_bits = config.width, activation_bits(config.bits)
+    member.weights = "binary" if config.bits in FULL_WIDTH else "split"
+    member.elastic = binary.activations == "elastic"
+    member.softmax = binary.attention == "softmax"
+    member.two_sets = binary.two_sets
+    return member
+
+
+def print_summary(summary: Summary, console: Console) -> None:
+    """Tables: a member by kinds of layers, then the ensemble beside full precision."""
+    table = Table(title=f"one member, a sentence of {summary.tokens} tokens", title_justify="left")
+    table.add_column("layer", no_wrap=True)
+    for name in ("layers", "W", "A", "numbers, K", "packed, KB", "MACs, M", "bit ops, G"):
+        table.add_column(name, justify="right")
+    for cost, count in zip(summary.layers, summary.counts, strict=True):
+        size = cost.weight_bytes + cost.scale_bytes + cost.float_bytes
+        table.add_row(
+            cost.name,
+            str(count),
+            str(cost.weight_bits),
+            str(cost.activation_bits),
+            f"{cost.parameters / 1e3:,.1f}",
+            f"{size / 1e3:,.1f}",
+            f"{cost.macs / 1e6:,.1f}",
+            f"{cost.bit_operations / 1e9:,.2f}",
+        )
+    console.print(table)
+    ensemble, full = summary.ensemble, summary.full
+    title = f"{summary.members} members against one model in full precision"
+    table = Table(title=title, title_justify="left")
+    for name in ("", "packed", "full precision", "ratio"):
+        table.add_column(name, justify="right" if name else "left")
+
+    def row(name: str, ours: float, theirs: float | None, unit: float, digits: int = 2) -> None:
+        both = [f"{value / unit:,.{digits}f}" for value in (ours, theirs) if value is not None]
+        both += [""] * (2 - len(both))
+        table.add_row(name, *both, "" if theirs is None else _ratio(ours, theirs))
+
+    row("binary weights, MB", ensemble.weight_bytes, None, 1e6)
+    row("their scales, 32 bits, MB", ensemble.scale_bytes, None, 1e6)
+    row(f"all that stays float, {summary.float_bits} bits, MB", ensemble.float_bytes, None, 1e6)
+    row("size as counted, MB", ensemble.bytes, full.bytes, 1e6)
+    if summary.files is not None and summary.stored is not None:
+        held = sum(summary.stored.values()) - summary.stored["file"]
+        row("less what members have in common, MB", held, full.bytes, 1e6)
+        row("model.safetensors on disk, MB", summary.stored["file"], full.bytes, 1e6)
+        row("all files on disk, MB", sum(summary.files.values()), None, 1e6)
+    table.add_section()
+    row("MACs, G", ensemble.macs, full.macs, 1e9)
+    row("FLOPs as the papers count, G", ensemble.flops, full.flops, 1e9)
+    row("bit operations, T", ensemble.bit_operations, full.bit_operations, 1e12, 3)
+    console.print(table)
+    console.print(
+        "W, A: bits of a weight, and of what it is multiplied with.\n"
+        "FLOPs as the papers count: 2 a MAC, times W A / 64 unless both are floats. "
+        "Bit operations: MACs times W A."
+    )
+
+
+def _files(directory: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in directory.iterdir()}
+
+
+def _ratio(ours: float, theirs: float) -> str:
+    return f"1/{theirs / ours:.1f}" if ours < theirs else f"{ours / theirs:.1f}"
+
+
+def _grouped(every: Sequence[Cost]) -> tuple[list[Cost], list[int]]:
+    """Add up costs of layers whose names differ in their number alone; and how many each is."""
+    groups: dict[str, list[Cost]] = {}
+    for cost in every:
+        groups.setdefault(re.sub(r"\.\d+\.", ".*.", cost.name), []).append(cost)
+    layers = [
+        replace(group[0], name=name.removeprefix("bert."), **_sums(group))
+        for name, group in groups.items()
+    ]
+    return layers, [len(group) for group in groups.values()]
+
+
+def _sums(group: Sequence[Cost]) -> dict[str, Any]:
+    names = ("parameters", "macs", "weight_bytes", "scale_bytes", "float_bytes")
+    return {name: sum(getattr(cost, name) for cost in group) for name in names}

@@ -1,5 +1,0 @@
-"""`report.html`: one page about a finished run, which needs nothing but itself."""
-
-from bebert_ray.page.content import page
-
-__all__ = ["page"]

@@ -1,0 +1,228 @@
+"""The members of an ensemble: which are due, with which weights, and what say each one gets.
+
+No Ray here: the state of an ensemble follows from what its members predict alone, and so a plan and
+a run, a first run and a resumed one, walk the same way.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bebert_ray.boosting.adaboost import Boost
+from bebert_ray.boosting.rounds import Predictions, Weights, boost_round, member_weight
+from bebert_ray.config import Config
+from bebert_ray.data.columns import Columns
+from bebert_ray.pipeline.prepare import Prepared
+from bebert_ray.pipeline.steps import Step, member_name, member_step
+from bebert_ray.storage import Artifact, Location, keep
+from bebert_ray.training.work import Logits
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def _silence(_: dict[str, Any]) -> None:
+    pass
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A finished member.
+
+    Attributes:
+        name: such as `member 000`.
+        artifact: its model.
+        logits: what it predicts, [n, K] by split.
+        alpha: its say in the vote.
+        error: the weighted error that gave the say; None for bagging.
+    """
+
+    name: str
+    artifact: Artifact
+    logits: Logits
+    alpha: float
+    error: float | None = None
+
+
+class Ensemble:
+    """An ensemble in the making: begin with `start`, and `advance` with what each step has made.
+
+    Member i of N trains in R rounds. Let W[r][i] be the weights at which boosting arrives from
+    uniform ones with the predictions that members 0 .. i-1 make at the end of round r, one after
+    another. Then
+
+    * sequential boosting has one round, and member i trains with W[0][i], once the members before
+      it are done. This is AdaBoost.
+    * pipelined boosting has all members train at once. Round 0 is trained with uniform weights,
+      round r by member i with W[r-1][i]: it learns from the errors that the members before it made
+      a round ago, while they learn on. The alphas come from the last round's predictions, in one
+      pass that is sequential boosting's own. What differs from AdaBoost is that the errors a
+      member learns from are a round old, and that a member no better than chance does not end the
+      boosting: the others are trained already, so it is left out.
+    * bagging has one round, and each member its own bootstrap sample.
+
+    Nobody waits for a member behind him, so any number of workers, also a single one, can train a
+    pipelined ensemble, and comes to the same bits.
+
+    Args:
+        prepared: the run.
+        splits: its examples by split.
+        parents: the finished stages by name.
+        report: told, in events, of errors and alphas.
+
+    Attributes:
+        members: those that are there, in order; all of them once `finished`.
+        finished: whether nothing is left to be done.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        splits: dict[str, Columns],
+        parents: dict[str, Artifact],
+        report: Report = _silence,
+    ):
+        self.prepared, self.splits, self.parents = prepared, splits, parents
+        self.members: list[Member] = []
+        self._notes: list[str] = []
+        self.finished = False
+        self._report = report
+        self._config, self._rounds = prepared.config.ensemble, prepared.config.rounds
+        n = len(splits["train"])
+        rng = np.random.default_rng([prepared.config.seed, n])
+        self._fold_of = rng.permutation(n) % self._config.folds  # of each training example
+        self._uniform = Weights.uniform(n, len(splits["selection"]))
+        # Of each round: how many members have been passed, one after another, and W[r][passed].
+        self._passed = [0] * self._rounds
+        self._weights = [self._uniform] * self._rounds
+        # By round, member and fold; kept until the member is passed.
+        self._made: dict[tuple[int, int, int | None], tuple[Artifact, Logits]] = {}
+        # What each member trains with, a row a round.
+        self._rows: dict[int, list[NDArray[np.float64]]] = {}
+        self._rejected: list[Member] = []
+
+    @property
+    def note(self) -> str:
+        """Why there are fewer members than asked for; empty if there are not."""
+        return "; ".join(self._notes)
+
+    def start(self) -> list[Step]:
+        """The steps to begin with."""
+        first = 1 if self._config.schedule == "sequential" else self._config.members
+        return [step for member in range(first) for step in self._steps(member, self._uniform)]
+
+    def advance(
+        self, step: Step, artifact: Artifact, logits: Logits, new: bool = True
+    ) -> list[Step]:
+        """Take in what a step has made; what comes of a `new` one is reported.
+
+        Returns:
+            The steps that can be taken now, and could not before.
+        """
+        assert step.member is not None
+        self._made[step.round, step.member, step.fold] = (artifact, logits)
+        due: list[Step] = []
+        while not self.finished and self._can_pass(step.round):
+            due += self._pass(step.round, self._report if new else _silence)
+        return due
+
+    def _can_pass(self, round: int) -> bool:
+        member = self._passed[round]
+        return all((round, member, k) in self._made for k in (None, *self._config.judges))
+
+    def _pass(self, round: int, report: Report) -> list[Step]:
+        # The member that is next in this round: its say, the weights after it, what it frees.
+        member, before = self._passed[round], self._weights[round]
+        self._passed[round] += 1
+        artifact, logits = self._made.pop((round, member, None))
+        last = round + 1 == self._rounds
+        if self._config.method == "bagging":
+            self.members.append(Member(member_name(member), artifact, logits, 1.0))
+        else:
+            predictions = self._predictions(member, logits)
+            num_labels = self.prepared.task.num_labels
+            after, boost = boost_round(self._config, num_labels, before, predictions)
+            self._weights[round] = after
+            report(
+                {
+                    "kind": "boost",
+                    "stage": member_name(member),
+                    "round": None if self._rounds == 1 else round,
+                    "error": boost.error,
+                    "alpha": boost.alpha,
+                }
+            )
+            if last:
+                self._judge(member, artifact, logits, boost)
+        if last and self._passed[round] == self._config.members:
+            self.finished = True
+        if self.finished and not self.members:
+            self.members = self._rejected[:1]  # the only one there is, for what it is worth
+        if not last:
+            return self._steps(member, before)
+        if self._config.schedule == "sequential" and not self.finished:
+            return self._steps(member + 1, self._weights[round])
+        return []
+
+    def _predictions(self, member: int, logits: Logits) -> Predictions:
+        train = logits["train"].copy()
+        for k in self._config.judges:
+            left_out = self._fold_of == k
+            train[left_out] = self._made.pop((0, member, k))[1]["train"][left_out]
+        labels, held_out_labels = (self.splits[name].labels for name in ("train", "selection"))
+        return Predictions(train, labels, logits["selection"], held_out_labels)
+
+    def _judge(self, member: int, artifact: Artifact, logits: Logits, boost: Boost) -> None:
+        made = Member(member_name(member), artifact, logits, boost.alpha, boost.error)
+        sequential = self._config.schedule == "sequential"
+        if boost.status == "worse_than_chance":
+            end = "before" if self.members else "with"
+            outcome = f"boosting ends {end} it" if sequential else "it is left out"
+            reason = f"no better than chance (weighted error {boost.error:.3f})"
+            self._notes.append(f"{made.name} is {reason}: {outcome}")
+            self._rejected.append(replace(made, alpha=1.0))
+            self.finished = sequential
+            return
+        self.members.append(made)
+        if boost.status == "perfect" and sequential and member + 1 < self._config.members:
+            self._notes.append(f"{made.name} makes no errors to learn from: boosting ends with it")
+            self.finished = True
+
+    def _steps(self, member: int, weights: Weights) -> list[Step]:
+        rng = np.random.default_rng([self.prepared.config.seed, member])
+        rows = self._rows.setdefault(member, [])
+        rows.append(member_weight(self._config, weights, rng))
+        sample_weight = np.stack(rows)
+        steps = [member_step(self.prepared, member, sample_weight, self.parents)]
+        for k in self._config.judges:  # an example of weight 0 is never drawn
+            seen = np.where(self._fold_of == k, 0.0, sample_weight)
+            seen /= seen.sum(axis=1, keepdims=True)
+            steps.append(member_step(self.prepared, member, seen, self.parents, k))
+        return steps
+
+
+def member_steps(config: Config) -> list[str]:
+    """Names of all steps that members may take, in order."""
+    names = []
+    for member in range(config.ensemble.members):
+        name = member_name(member)
+        names += [f"{name} round {round}" for round in range(config.rounds - 1)]
+        names += [name, *(member_name(member, fold) for fold in config.ensemble.judges)]
+    return names
+
+
+def keep_weights(step: Step, directory: Location) -> bool:
+    """Keep what a member trains with where people can look at it: `weights/<step>.npy`, [n].
+
+    Returns:
+        Whether the file was there, as it should be.
+    """
+    assert step.sample_weight is not None
+    buffer = io.BytesIO()
+    np.save(buffer, step.sample_weight[-1])
+    return keep(directory / "weights" / f"{step.path.name}.npy", buffer.getvalue())

@@ -1,0 +1,231 @@
+"""What can be known and checked before any work starts: data, checkpoint, run directory."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bebert_ray.config import Config, differing_keys, to_dict
+from bebert_ray.config.recipes import MODEL, STAGE_NAMES
+from bebert_ray.data.columns import Columns, load_columns, save_columns, tokenize
+from bebert_ray.data.corpus import Corpus
+from bebert_ray.data.holdout import split_holdout
+from bebert_ray.data.sources import load_corpus
+from bebert_ray.data.tasks import Task
+from bebert_ray.errors import UserError
+from bebert_ray.nn.bert import Checkpoint, find_checkpoint, load_encoder, load_tokenizer
+from bebert_ray.pipeline.config_file import CONFIG, keep_config, kept_config
+from bebert_ray.storage import (
+    Artifact,
+    Location,
+    Miss,
+    commit,
+    exists,
+    fetch,
+    find,
+    fingerprint,
+    names,
+    remove,
+    sweep,
+)
+from bebert_ray.storage.artifacts import RECORD
+
+# Keys that a run may change and go on with what it has: they touch the members alone, or no figure.
+FREE_KEYS = (
+    *("ensemble.", "member.", "export.", "resources.", "output", "fresh"),
+    *("training.eval_batch_size", "training.checkpoint_every"),
+)
+# What a run leaves in its directory, beside its configuration.
+DATA = "data"
+LEFT = {
+    *(DATA, *STAGE_NAMES, "members", "weights", "checkpoints", MODEL),
+    *("metrics.jsonl", "tensorboard", "logs", "results.json", "scores.png", "report.html"),
+}
+LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run whose input has been checked.
+
+    Attributes:
+        config: the configuration.
+        directory: the run directory.
+        corpus: the examples as text.
+        checkpoint: the encoder to start from.
+        data: what the tokenised examples depend on, as JSON.
+    """
+
+    config: Config
+    directory: Location
+    corpus: Corpus
+    checkpoint: Checkpoint
+    data: dict[str, Any]
+
+    @property
+    def task(self) -> Task:
+        """The run's task, with the labels that its data have."""
+        return self.corpus.task
+
+    def find_data(self) -> Artifact | Miss:
+        """The tokenised examples, if an earlier run has left them."""
+        return find(self.directory / DATA, self.data)
+
+
+def prepare(config: Config) -> Prepared:
+    """Load and check all input of a run, and that its directory is free or its own; writes nothing.
+
+    Raises:
+        UserError: anything is wrong with the data, the checkpoint or the run directory.
+    """
+    directory = _run_directory(config)
+    _check_directory(directory, config)
+    corpus = load_corpus(config.task, config.data, config.seed)
+    checkpoint = find_checkpoint(config.model)
+    # Workers may have another working directory.
+    checkpoint = replace(checkpoint, path=checkpoint.path.absolute())
+    _check_model(checkpoint, config, corpus.task)
+    data = {
+        "corpus": _corpus_hash(corpus),
+        "labels": corpus.task.labels,
+        "model": checkpoint.digest,
+        "max_length": config.data.max_length,
+        "selection": config.selection,
+        "holdout": config.data.holdout if config.selection == "holdout" else None,
+        "seed": config.seed,
+    }
+    return Prepared(config, directory, corpus, checkpoint, data)
+
+
+def open_run(prepared: Prepared) -> dict[str, Columns]:
+    """Enter the run directory, whose lock is held, and empty it if the run starts afresh.
+
+    Drafts of processes that were killed are deleted.
+
+    Returns:
+        The splits `train`, `selection` and those of dev, tokenised now or in an earlier run.
+
+    Raises:
+        UserError: the directory has become another run's meanwhile, or cannot be written.
+    """
+    directory, config = prepared.directory, prepared.config
+    _check_directory(directory, config)
+    sweep(directory)
+    if config.fresh:
+        for name in LEFT:
+            remove(directory / name)
+    keep_config(config, directory)
+    if isinstance(prepared.find_data(), Miss):
+        _tokenise(prepared)
+    return load_splits(prepared)
+
+
+def load_splits(prepared: Prepared) -> dict[str, Columns]:
+    """The tokenised splits, which must be there."""
+    return load_columns(fetch(prepared.directory / DATA).path / "columns.safetensors")
+
+
+def _tokenise(prepared: Prepared) -> None:
+    # Beside the columns, `rows.json` keeps which rows of the corpus train and selection are.
+    config, corpus = prepared.config, prepared.corpus
+    tokenizer: Any = load_tokenizer(prepared.checkpoint)
+    length = config.data.max_length
+    train = tokenize(corpus.train, tokenizer, length)
+    dev = {name: tokenize(split, tokenizer, length) for name, split in corpus.dev.items()}
+    if config.selection == "holdout":
+        rows, held_out = split_holdout(
+            train.labels, config.data.holdout, corpus.task.is_regression, config.seed
+        )
+        selection = train.take(held_out)
+    else:
+        rows, held_out = np.arange(len(train)), np.arange(0)
+        selection = next(iter(dev.values()))
+    splits = {"train": train.take(rows), "selection": selection, **dev}
+
+    def write(draft: Path) -> Mapping[str, Any]:
+        save_columns(splits, draft / "columns.safetensors")
+        kept = {"train": rows.tolist(), "selection": held_out.tolist()}
+        (draft / "rows.json").write_text(json.dumps(kept))
+        return {"examples": {name: len(columns) for name, columns in splits.items()}}
+
+    commit(prepared.directory / DATA, "data", prepared.data, write)
+
+
+def _run_directory(config: Config) -> Location:
+    output = config.output
+    relative = "://" not in output and not Path(output).is_absolute()
+    if relative and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        raise UserError(
+            f"output: {output} is relative, and a Ray job runs in a throw-away copy of its "
+            "working directory: what it writes there is lost; give an absolute path or a URI"
+        )
+    try:
+        return Location.parse(output)
+    except UserError as error:
+        raise UserError(f"output: {error}") from error
+
+
+def _check_directory(directory: Location, config: Config) -> None:
+    """Refuse a directory with anything in it that is not of this run, or of one to start over."""
+    try:
+        there = names(directory) - {LOCK}
+    except UserError as error:
+        raise UserError(f"output: {error}") from error
+    if CONFIG in there:
+        if not config.fresh:
+            _check_same_run(directory, config)
+    # Without its configuration a run is known by its data.
+    elif there and not (there <= LEFT and exists(directory / DATA / RECORD)):
+        raise UserError(
+            f"output: {directory} is not empty and not a run (it has no {CONFIG}); "
+            "choose another directory"
+        )
+
+
+def _check_same_run(directory: Location, config: Config) -> None:
+    try:
+        old = kept_config(directory)
+    except UserError as error:
+        raise UserError(
+            f"output: {error}\nNothing else is lost: delete that file, and give the same command "
+            "again. What is there is used as far as it was made with the same settings."
+        ) from error
+    changed = [
+        f"  {key}: {before!r} there, {now!r} here"
+        for key, before, now in differing_keys(to_dict(old), to_dict(config))
+        if not key.startswith(FREE_KEYS)
+    ]
+    if changed:
+        listed = "\n".join(changed)
+        raise UserError(
+            f"output: {directory} is another run:\n{listed}\n"
+            "choose another output, or start over with fresh=true"
+        )
+
+
+def _check_model(checkpoint: Checkpoint, config: Config, task: Task) -> None:
+    tokenizer: Any = load_tokenizer(checkpoint)
+    model = load_encoder(checkpoint, task.num_labels, config.training.dropout).config
+    if len(tokenizer) > model.vocab_size:
+        raise UserError(
+            f"model: the tokenizer in {checkpoint.path} knows {len(tokenizer)} tokens, the weights "
+            f"{model.vocab_size}: they do not belong together"
+        )
+    if config.data.max_length > model.max_position_embeddings:
+        raise UserError(
+            f"data.max_length: {config.data.max_length} tokens are more than the model can take; "
+            f"give at most {model.max_position_embeddings}"
+        )
+
+
+def _corpus_hash(corpus: Corpus) -> str:
+    splits = {"train": corpus.train, **corpus.dev}
+    return fingerprint(
+        {name: [list(split.texts), split.labels.tolist()] for name, split in splits.items()}
+    )

@@ -1,1 +1,0 @@
-"""Quantizers as pure functions, and the layers that train through them."""

@@ -1,0 +1,210 @@
+"""What a run leaves of its events: `metrics.jsonl`, and event files for TensorBoard.
+
+An event is a dict, of which workers and the driver report these kinds. All have a `kind`, and as
+their `stage` what is in training, such as `teacher` or `member 000`, in whichever round:
+
+    progress  epoch, epochs, step, steps, loss, learning_rate, examples_per_second,
+              score (held out, or None), memory (bytes), round (or None)
+    boost     round (or None), error (weighted, or None), alpha
+    start     node, pid: a process took the step up; of the `driver`: it took the run up
+    restart   node, reason, attempt, limit: that process died, and another takes the step up
+    done      round (or None): the step is done, or that round of it
+    note      text: something else that people should know
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bebert_ray.errors import UserError
+from bebert_ray.storage import Location, read, write_atomic
+
+METRICS = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+DRIVER = "driver"
+UPLOAD_EVERY = 30.0  # seconds
+
+Event = dict[str, Any]
+
+
+@contextmanager
+def recording(run: Location, warn: Callable[[str], None]) -> Iterator[Recorder]:
+    """A recorder for as long as the context lasts; hold the lock of the run directory.
+
+    On an object store, where nothing can be appended to, the files are kept in a local directory
+    and uploaded every `UPLOAD_EVERY` seconds, and at the end.
+
+    Args:
+        run: the run directory.
+        warn: told, once, if something cannot be written.
+
+    Raises:
+        UserError: what is there already cannot be read.
+    """
+    told: list[str] = []
+
+    def warn_once(reason: str) -> None:
+        if not told:
+            told.append(reason)
+            warn(f"progress is not recorded for now, the run goes on: {reason}")
+
+    past = _content(run)
+    if run.is_local:
+        yield Recorder(run.local, past, warn_once)
+        return
+    with tempfile.TemporaryDirectory(prefix="bebert-ray-") as scratch:
+        directory, end = Path(scratch), threading.Event()
+        write_atomic(directory / METRICS, past)
+        uploads = threading.Thread(target=_upload, args=(directory, run, end, warn_once))
+        uploads.start()
+        try:
+            yield Recorder(directory, past, warn_once)
+        finally:
+            end.set()
+            uploads.join()
+
+
+class Recorder:
+    """Appends events to the files of a run.
+
+    A line of a log that cannot be written must not end a run: it is warned of, and every event
+    after it tries anew.
+
+    Args:
+        directory: where the files are.
+        past: what `metrics.jsonl` holds already.
+        warn: told what cannot be written.
+    """
+
+    def __init__(self, directory: Path, past: bytes, warn: Callable[[str], None]):
+        self._directory, self._warn = directory, warn
+        # A process that was killed may have left half a line.
+        self._gap = b"\n" if past and not past.endswith(b"\n") else b""
+        self._odometers: defaultdict[str, Odometer] = defaultdict(Odometer)
+        for event in _parse(past):
+            if event["kind"] == "progress":
+                self._odometers[event["stage"]].advance(event)
+        node, pid = socket.gethostname(), os.getpid()
+        # TensorBoard reads the event files of a stage in the order of their names.
+        self._file = f"events.out.tfevents.{time.time_ns()}.{node}.{pid}"
+        self.write({"kind": "start", "stage": DRIVER, "node": node, "pid": pid})
+
+    def write(self, event: Event) -> None:
+        """Record one event, with its time."""
+        line = json.dumps({"time": round(time.time(), 1), **event}).encode() + b"\n"
+        step, values = self._curves(event)
+        try:
+            _append(self._directory / METRICS, self._gap + line)
+            self._gap = b""
+            if values:
+                self._draw(event["stage"], step, values)
+        except OSError as error:
+            self._warn(f"cannot write in {self._directory}: {error.strerror}")
+
+    def _curves(self, event: Event) -> tuple[int, dict[str, float]]:
+        """The values that TensorBoard shows, and where on the x-axis: a step, or a round."""
+        match event["kind"]:
+            case "progress":
+                step = self._odometers[event["stage"]].advance(event)
+                names = ("loss", "learning_rate", "examples_per_second", "memory")
+                values = {name: event[name] for name in names} | {"held_out_score": event["score"]}
+            case "boost":
+                step = event["round"] or 0
+                values = {"weighted_error": event["error"], "alpha": event["alpha"]}
+            case _:
+                step, values = 0, {}
+        return step, {name: value for name, value in values.items() if value is not None}
+
+    def _draw(self, stage: str, step: int, values: dict[str, float]) -> None:
+        from bebert_ray.reporting import (
+            tensorboard,  # imports torch: not for those who only read events
+        )
+
+        path = self._directory / TENSORBOARD / stage.replace(" ", "-") / self._file
+        opening = b"" if path.exists() else tensorboard.opening()
+        _append(path, opening + tensorboard.scalars(values, step))
+
+
+@dataclass
+class Odometer:
+    """Counts training steps over all fits of a step of the run, each of which counts from 1.
+
+    A ternary model, for one, is fitted to hidden states first, and then to predictions.
+    """
+
+    before: int = 0
+    step: int = 0
+    steps: int = 0
+
+    def advance(self, event: Event) -> int:
+        """The training steps done by the time of a `progress` event."""
+        # A fit that was taken up from its checkpoint steps back too, but not from its end.
+        if event["step"] < self.step == self.steps:
+            self.before += self.steps
+        self.step, self.steps = event["step"], event["steps"]
+        return self.before + self.step
+
+
+def read_events(run: Location) -> list[Event]:
+    """All events of a run, the oldest first; lines that a killed process has torn are left out.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    return list(_parse(_content(run)))
+
+
+def _content(run: Location) -> bytes:
+    with suppress(FileNotFoundError):
+        return read(run / METRICS)
+    return b""
+
+
+def _parse(content: bytes) -> Iterator[Event]:
+    for line in content.splitlines():
+        with suppress(ValueError):
+            event = json.loads(line)
+            if isinstance(event, dict) and "kind" in event:
+                yield event
+
+
+def _append(path: Path, content: bytes) -> None:
+    """Append all of `content` or nothing: half a record would spoil those after it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab", buffering=0) as file:
+        size = file.tell()
+        try:
+            while content:
+                content = content[file.write(content) :]
+        except OSError:
+            file.truncate(size)
+            raise
+
+
+def _upload(
+    directory: Path, run: Location, end: threading.Event, warn: Callable[[str], None]
+) -> None:
+    """Copy what has grown, every so often and once more at the end."""
+    uploaded: dict[Path, int] = {}
+    ended = False
+    while not ended:
+        ended = end.wait(UPLOAD_EVERY)
+        for path in filter(Path.is_file, directory.rglob("*")):
+            content = path.read_bytes()
+            if len(content) > uploaded.get(path, 0):
+                try:
+                    write_atomic(run / path.relative_to(directory).as_posix(), content)
+                    uploaded[path] = len(content)
+                except UserError as error:
+                    warn(str(error))

@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+from hypothesis import given
+
+from bebert_ray.boosting.scores import outputs_of, scorer, worst
+from bebert_ray.boosting.vote import combine
+from bebert_ray.data.metrics import evaluate, primary
+
+from .conftest import Library, libraries, make_library
+
+
+@given(libraries)
+def test_scores_are_those_of_the_official_metric(library: Library) -> None:
+    outputs, task = outputs_of(library.logits), library.task
+    scores = scorer(task, library.labels)(outputs)
+    expected = [evaluate(task, one.T, library.labels)[primary(task)] for one in outputs]
+    np.testing.assert_allclose(scores, expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["mnli", "stsb"])
+def test_a_weighted_sum_of_outputs_is_what_the_ensemble_says(name: str) -> None:
+    library, alphas = make_library(name, 3, 20, seed=1), np.array([0.2, 0.5, 0.3])
+    mixed = np.tensordot(alphas, outputs_of(library.logits), axes=1)
+    np.testing.assert_allclose(mixed.T, combine(library.logits, alphas))
+
+
+def test_what_a_metric_leaves_undefined_is_0() -> None:
+    constant = np.zeros((1, 1, 5))
+    assert scorer(make_library("stsb", 1, 5, 0).task, np.arange(5.0))(constant) == [0]
+    always_first = np.tile([[[1.0], [0.0]]], (1, 1, 5))
+    assert scorer(make_library("cola", 1, 5, 0).task, np.array([0, 1, 0, 1, 1]))(always_first) == 0
+
+
+@given(libraries)
+def test_no_score_is_below_the_worst(library: Library) -> None:
+    scores = scorer(library.task, library.labels)(outputs_of(library.logits))
+    assert (scores >= worst(library.task) - 1e-9).all()

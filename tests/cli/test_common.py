@@ -1,0 +1,104 @@
+"""The command line that all jobs share."""
+
+import io
+import signal
+
+import pytest
+
+from bebert_ray.cli.common import console, parse_arguments, run_job
+from bebert_ray.errors import RunError, UserError
+
+
+def job(error):
+    def job():
+        if error is not None:
+            raise error
+
+    return job
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (None, 0, ""),
+        (RunError("member 001 failed"), 1, "error: member 001 failed\n"),
+        (UserError("data.path: no such file"), 2, "error: data.path: no such file\n"),
+    ],
+)
+def test_how_a_job_ends(capsys, error, code, message):
+    assert run_job(job(error)) == code
+    output = capsys.readouterr()
+    assert (output.out, output.err) == ("", message)
+
+
+def test_a_mistake_of_ours_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run_job(job(ZeroDivisionError()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_a_job_in_good_order(capsys, number):
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    left = []
+
+    def job():
+        try:
+            signal.raise_signal(number)
+        finally:
+            left.append("in order")
+
+    assert run_job(job) == 128 + number
+    assert left == ["in order"]
+    assert capsys.readouterr().err == "interrupted; give the same command again to go on\n"
+    assert handlers == [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+
+
+def parse(*arguments):
+    return parse_arguments("What it does.", "  python jobs/it.py task=mrpc", list(arguments))
+
+
+def test_flags_and_overrides_come_in_any_order(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("task: mrpc\nseed: 1\n")
+    config, flags = parse("seed=2", "--config", str(file), "--dry-run", "ensemble.members=3")
+    assert (config.task, config.seed, config.ensemble.members) == ("mrpc", 2, 3)
+    assert flags.dry_run
+    assert not parse("task=rte")[1].dry_run
+
+
+def test_help_shows_examples_and_every_key(capsys):
+    with pytest.raises(SystemExit) as end:
+        parse("--help")
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert "What it does." in text
+    assert "python jobs/it.py task=mrpc" in text
+    assert "ensemble.learning_rate" in text
+    assert "shrinkage" in text
+
+
+@pytest.mark.parametrize("arguments", [[], ["--dry-rum", "task=rte"]])
+def test_a_wrong_command_line_shows_how_to_use_it(capsys, arguments):
+    with pytest.raises(SystemExit) as end:
+        parse(*arguments)
+    assert end.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_a_wrong_key_is_the_users_error():
+    with pytest.raises(UserError, match="did you mean ensemble"):
+        parse("task=rte", "ensemble.member=3")
+
+
+def test_text_is_printed_as_it_is(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    line = "/runs/[red]mrpc[/red]/:smile:/" + 20 * "long"
+    console().print(line)
+    console(stderr=True).print(line)
+    output = capsys.readouterr()
+    assert output.out == output.err == line + "\n"
+
+
+def test_a_log_has_room_for_tables(monkeypatch):
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    assert console().width == 120

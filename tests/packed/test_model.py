@@ -1,0 +1,247 @@
+"""Packed models through transformers' own doors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    BertForSequenceClassification,
+    BertTokenizer,
+    pipeline,
+)
+
+from bebert_ray.boosting.vote import combine
+from bebert_ray.errors import UserError
+from bebert_ray.nn.costs import costs, total
+from bebert_ray.packed import BebertConfig, BebertForSequenceClassification, packed_model
+from bebert_ray.packed.model import combine_logits
+from bebert_ray.packed.quantizer import PackedConfig
+from bebert_ray.packed.summary import stored_bytes
+
+Member = Callable[..., BertForSequenceClassification]
+Batch = dict[str, Tensor]
+LABELS = ("bad", "good")
+
+
+def load(directory: Path) -> BebertForSequenceClassification:
+    model = AutoModelForSequenceClassification.from_pretrained(directory)
+    assert isinstance(model, BebertForSequenceClassification)
+    return model
+
+
+@torch.no_grad()
+def logits_of(model: Any, batch: Batch) -> Tensor:
+    return model(**batch).logits
+
+
+@pytest.mark.parametrize(("bits", "count"), [(8, 1), (8, 3), (4, 2), (2, 2), (1, 2)])
+def test_a_model_comes_back_to_the_bit(
+    member: Member, batch: Batch, tmp_path: Path, bits: int, count: int
+) -> None:
+    members = [member(seed, bits) for seed in range(count)]
+    expected = torch.stack([logits_of(each, batch) for each in members], 1)
+    alphas = [0.5, 1.5, 0.25][:count]
+    model = packed_model(members, alphas, LABELS, ["text"], "fp32")
+    model.save_pretrained(tmp_path)
+    loaded = load(tmp_path)
+    with torch.no_grad():
+        for each in (model, loaded):
+            output = each(**batch)
+            assert torch.equal(output.member_logits, expected)
+            if count == 1:
+                assert torch.equal(output.logits, expected[:, 0])
+            scores = combine(expected.transpose(0, 1), alphas)
+            np.testing.assert_allclose(output.logits.softmax(-1), scores, atol=1e-6)
+    assert loaded.config.alphas == alphas
+    assert loaded.config.id2label == {0: "bad", 1: "good"}
+    assert loaded.config.text_columns == ["text"]
+    assert not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_it_loads_in_a_new_process(member: Member, batch: Batch, tmp_path: Path) -> None:
+    model = packed_model([member(0), member(1)], [1.0, 2.0], LABELS, ["text"], "fp32")
+    model.save_pretrained(tmp_path / "model")
+    safetensors.torch.save_file(batch, tmp_path / "batch.safetensors")
+    script = """
+import sys, safetensors.torch, torch, transformers
+import bebert_ray.packed
+directory = sys.argv[1]
+model = transformers.AutoModelForSequenceClassification.from_pretrained(directory + "/model")
+batch = safetensors.torch.load_file(directory + "/batch.safetensors")
+with torch.no_grad():
+    logits = model(**batch).logits
+safetensors.torch.save_file({"logits": logits}, directory + "/logits.safetensors")
+"""
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=120)
+    [logits] = safetensors.torch.load_file(tmp_path / "logits.safetensors").values()
+    assert torch.equal(logits, logits_of(model, batch))
+
+
+def test_sixteen_bits_change_little_and_halve_the_remainder(
+    member: Member, batch: Batch, tmp_path: Path
+) -> None:
+    expected = torch.stack([logits_of(member(seed), batch) for seed in range(2)], 1)
+    for remainder in ("fp16", "fp32"):
+        members = [member(0), member(1)]
+        model = packed_model(members, [1.0, 1.0], LABELS, ["text"], remainder)
+        model.save_pretrained(tmp_path / remainder)
+    with torch.no_grad():
+        loaded = load(tmp_path / "fp16")(**batch).member_logits
+    assert not torch.equal(loaded, expected)
+    torch.testing.assert_close(loaded, expected, atol=0.05, rtol=0)
+    small, large = (
+        safetensors.torch.load_file(tmp_path / remainder / "model.safetensors")
+        for remainder in ("fp16", "fp32")
+    )
+    kinds = {name.rpartition(".")[2]: tensor.dtype for name, tensor in small.items()}
+    assert kinds["signs"] == torch.uint8
+    assert kinds["scales"] == torch.float32
+    assert kinds["bias"] == kinds["clip"] == kinds["weight"] == torch.float16
+    for name, tensor in small.items():
+        assert torch.equal(tensor, large[name].to(tensor.dtype))
+    assert {p.dtype for p in load(tmp_path / "fp16").parameters()} == {torch.float32}
+
+
+def test_what_does_not_fit_in_sixteen_bits_is_refused(member: Member, tmp_path: Path) -> None:
+    one = member()
+    with torch.no_grad():
+        one.classifier.bias[0] = 1e5
+    with pytest.raises(UserError, match=r"classifier.bias does not fit .* export.remainder=fp32"):
+        packed_model([one], [1.0], LABELS, ["text"]).save_pretrained(tmp_path)
+
+
+def test_tensors_that_members_share_are_stored_once(
+    member: Member, batch: Batch, tmp_path: Path
+) -> None:
+    members = [member(0), member(1), member(1)]
+    members[1].bert.embeddings.load_state_dict(members[0].bert.embeddings.state_dict())
+    expected = torch.stack([logits_of(each, batch) for each in members], 1)
+    packed_model(members, [1.0] * 3, LABELS, ["text"], "fp32").save_pretrained(tmp_path)
+    stored = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    assert "members.0.bert.embeddings.word_embeddings.bits.signs" in stored
+    assert not any(name.startswith("members.1.bert.embeddings.") for name in stored)
+    assert any(name.startswith("members.1.") for name in stored)
+    third = [name for name in stored if name.startswith("members.2.")]
+    assert all("embeddings" in name for name in third), "else as the second"
+    loaded = load(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(loaded(**batch).member_logits, expected)
+    held = sum(tensor.nbytes for tensor in stored.values())
+    sizes = stored_bytes(tmp_path)
+    assert sum(sizes.values()) - sizes["file"] == held < loaded.summary().ensemble.bytes
+    loaded.save_pretrained(tmp_path / "again")
+    again, before = (p / "model.safetensors" for p in (tmp_path / "again", tmp_path))
+    assert again.read_bytes() == before.read_bytes()
+
+
+def test_transformers_knows_the_format(member: Member, tmp_path: Path) -> None:
+    packed_model([member()], [1.0], LABELS, ["a", "b"]).save_pretrained(tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert isinstance(config, BebertConfig)
+    assert config.quantization_config == {"quant_method": "bebert", "remainder": "fp16"}
+    model = load(tmp_path)
+    assert isinstance(model.config.quantization_config, PackedConfig)
+    assert model.is_quantized
+    assert json.loads((tmp_path / "config.json").read_text())["architectures"] == [
+        "BebertForSequenceClassification"
+    ]
+    half = AutoModelForSequenceClassification.from_pretrained(tmp_path, dtype=torch.float16)
+    assert half.dtype == torch.float32  # the arithmetic does not change
+
+
+def test_a_model_tells_what_it_costs(member: Member, tmp_path: Path) -> None:
+    members = [member(seed) for seed in range(2)]
+    every = [cost for each in members for cost in costs(each, tokens=50, float_bits=16)]
+    model = packed_model(members, [1.0, 1.0], LABELS, ["text"])
+    model.save_pretrained(tmp_path)
+    summary = load(tmp_path).summary(tokens=50)
+    assert summary.ensemble == total(every)
+    assert "2 members against one model in full precision" in str(summary)
+
+
+def test_a_pipeline_answers(
+    member: Member, tokenizer: BertTokenizer, batch: Batch, tmp_path: Path
+) -> None:
+    model = packed_model([member(0), member(1)], [1.0, 0.5], LABELS, ["text"], "fp32")
+    tokenizer.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    classify = pipeline("text-classification", str(tmp_path), top_k=None)
+    answers = classify(["the film is good", "the plot is bad and the movie is bad"])
+    inputs = tokenizer("the film is good", return_tensors="pt")
+    expected = logits_of(model, dict(inputs)).softmax(-1)[0]
+    assert {a["label"]: pytest.approx(a["score"], abs=1e-6) for a in answers[0]} == {
+        label: float(score) for label, score in zip(LABELS, expected, strict=True)
+    }
+    assert len(answers) == 2
+    listed = json.loads((tmp_path / "packed.json").read_text())["files"]
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(listed)
+
+
+def test_regression_gives_the_mean(
+    member: Member, tokenizer: BertTokenizer, batch: Batch, tmp_path: Path
+) -> None:
+    members = [member(seed, labels=1) for seed in range(2)]
+    each = torch.stack([logits_of(one, batch) for one in members])
+    tokenizer.save_pretrained(tmp_path)
+    packed_model(members, [1.0, 3.0], None, ["text"], "fp32").save_pretrained(tmp_path)
+    loaded = load(tmp_path)
+    torch.testing.assert_close(logits_of(loaded, batch), (each[0] + 3 * each[1]) / 4)
+    assert loaded.config.problem_type == "regression"
+    [answer] = pipeline("text-classification", str(tmp_path))("the film is good")
+    assert answer["label"] == "score"
+
+
+@pytest.mark.parametrize("alphas", [[1.0, 2.0, 0.5], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+@pytest.mark.parametrize("labels", [1, 2, 3])
+def test_logits_combine_as_scores_do(alphas: list[float], labels: int) -> None:
+    logits = 5 * torch.randn(3, 6, labels)
+    combined = combine_logits(logits, torch.tensor(alphas))
+    scores = combined if labels == 1 else combined.softmax(-1)
+    np.testing.assert_allclose(scores, combine(logits, alphas), atol=2e-6)
+
+
+def test_it_can_be_pushed_to_the_hub(
+    member: Member, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed: list[set[str]] = []
+    monkeypatch.setattr("transformers.utils.hub.hf_api", lambda: Hub())
+    monkeypatch.setattr("transformers.utils.hub.create_and_tag_model_card", lambda *_, **__: Card())
+
+    def upload(self: Any, directory: str, *_: Any, **__: Any) -> str:
+        pushed.append({path.name for path in Path(directory).iterdir()})
+        return "url"
+
+    monkeypatch.setattr(BebertForSequenceClassification, "_upload_modified_files", upload)
+    model = packed_model([member()], [1.0], LABELS, ["text"])
+    files = {"config.json", "model.safetensors", "packed.json", "README.md"}
+    model.push_to_hub("me/model")
+    model.save_pretrained(tmp_path / "model", push_to_hub=True, repo_id="me/model")
+    assert pushed == [files, files]
+
+
+class Hub:
+    """Stands in for the hub's client."""
+
+    def create_repo(self, repo_id: str, **_: Any) -> Hub:
+        self.repo_id = repo_id
+        return self
+
+
+class Card:
+    """Stands in for a model card."""
+
+    def save(self, path: str) -> None:
+        Path(path).write_text("card")
