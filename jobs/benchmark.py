@@ -11,7 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bebert_ray.cli.common import console, run_job
+from bebert_ray.reporting.console import console
+
+from bebert_ray.cli.common import run_job
 
 DESCRIPTION = """\
 Measure what the project promises; the last line of stdout is one JSON object.

@@ -1,27 +1,29 @@
-"""What all jobs share: their command line, where they print, and how they end."""
+"""What all commands share: their flags, where they print, and how they end."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from signal import SIGINT, SIGTERM
 from types import FrameType
 from typing import TypeVar
 
 from rich.console import Console
 
-from bebert_ray.config import Config, describe, load_config
 from bebert_ray.errors import RunError, UserError
+from bebert_ray.reporting.console import console
 
 T = TypeVar("T")
 
 
 def run_job(job: Callable[[], None]) -> int:
-    """Run `job`, which SIGINT (Ctrl-C) and SIGTERM end in good order, and tell how it ended.
+    """Run a command. SIGINT (Ctrl-C) and SIGTERM end it in good order.
 
-    Only a mistake of ours shows a traceback.
+    Bad input and failed runs print one message to stderr. Only an error of bebert_ray itself shows
+    a traceback.
 
     Returns:
         The exit code: 0, 1 for a run that failed, 2 for bad input, 128 + n for signal n.
@@ -36,7 +38,7 @@ def run_job(job: Callable[[], None]) -> int:
     try:
         job()
     except (UserError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}".encode(errors="replace").decode(), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted; give the same command again to go on", file=sys.stderr)
@@ -47,55 +49,69 @@ def run_job(job: Callable[[], None]) -> int:
     return 0
 
 
-def parse_arguments(
-    description: str, examples: str, arguments: list[str] | None = None
-) -> tuple[Config, argparse.Namespace]:
-    """The run that the command line asks for, and its flags; see `parse_with`."""
-    return parse_with(load_config, describe, description, examples, arguments)
+def make_parser(
+    description: str, examples: str, prog: str | None = None
+) -> argparse.ArgumentParser:
+    """A parser with the flags of every command, whose help keeps its line breaks."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "-q", "--quiet", action="store_true", help="print the last line and errors alone"
+    )
+    group.add_argument(
+        "-v", "--verbose", action="store_true", help="print debug messages, those of Ray too"
+    )
+    return parser
 
 
-def parse_with(
+def consoles(flags: argparse.Namespace) -> tuple[Console, Console]:
+    """Where a command prints its output, and its progress; both follow `-q` and `-v`."""
+    if flags.verbose:
+        logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")
+        logging.getLogger("bebert_ray").setLevel(logging.DEBUG)
+    return console(quiet=flags.quiet), console(stderr=True, quiet=flags.quiet)
+
+
+def parse_config(
     load: Callable[[str | None, list[str]], T],
     keys: Callable[[], str],
     description: str,
     examples: str,
-    arguments: list[str] | None = None,
+    arguments: Sequence[str] | None = None,
+    prog: str | None = None,
 ) -> tuple[T, argparse.Namespace]:
-    """What the command line asks for, and its flags.
+    """The configuration that a command line asks for, and its flags.
 
     Args:
         load: makes a configuration of a file and overrides.
-        keys: describes what may be set.
-        description: what the job does.
+        keys: describes every key, for `--help`.
+        description: what the command does.
         examples: command lines.
         arguments: those of the process by default.
+        prog: name of the command.
 
     Raises:
         UserError: the configuration is not valid.
         SystemExit: as argparse does, with code 2 for a wrong flag.
     """
-    parser = argparse.ArgumentParser(
-        description=description,
-        epilog=f"examples:\n{examples}\n\n{keys()}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = make_parser(description, f"{examples}\n\n{keys()}", prog)
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        action="append",
+        help="YAML file, or the name of one that is shipped: quickstart, mrpc, sst2, …",
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML file, such as configs/mrpc.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="set a key")
     parser.add_argument("--dry-run", action="store_true", help="check, show the plan, and stop")
-    namespace = parser.parse_intermixed_args(arguments)
-    if namespace.config is None and not namespace.overrides:
+    flags = parser.parse_intermixed_args(arguments)
+    files = flags.config or []
+    if len(files) > 1:
+        parser.error(f"--config is given {len(files)} times; give it once, and keys to change")
+    if not files and not flags.overrides:
         parser.error("give --config FILE or task=NAME; --help shows all keys")
-    return load(namespace.config, namespace.overrides), namespace
-
-
-def console(*, stderr: bool = False) -> Console:
-    """Prints text as it is (a path may hold brackets), and tables that a log does not squeeze."""
-    file = sys.stderr if stderr else sys.stdout
-    return Console(
-        file=file,
-        width=None if file.isatty() else 120,
-        soft_wrap=True,
-        markup=False,
-        emoji=False,
-        highlight=False,
-    )
+    return load(files[0] if files else None, flags.overrides), flags

@@ -64,7 +64,7 @@ class Group:
         self._run = (config, task, checkpoint, directory)
         self._allotment, self._size, self._report = allotment, size, report
 
-    def take(self, step: Step, splits: list[Any]) -> tuple[Artifact, Logits]:
+    def run(self, step: Step, splits: list[Any]) -> tuple[Artifact, Logits]:
         """Train what the step asks for, and leave it where the step says.
 
         Args:
@@ -83,7 +83,7 @@ class Group:
 
         def train() -> None:
             report = post if parallel.rank() == 0 else lambda _: None
-            Worker(*run, threads, report).take(step, ray.get(splits[0]))
+            Worker(*run, threads, report).run(step, ray.get(splits[0]))
 
         # Ray Train wants a place for results of its own: it gets one that is gone afterwards.
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:

@@ -1,8 +1,8 @@
-"""The workers of a run: Ray actors that take its steps, and are replaced when they die.
+"""The pool of workers of a run: Ray actors that run its steps, and are replaced when they die.
 
-Members have as many workers as the cluster has room for, and a member goes to the next that is
-free. One that trains in rounds stays with its worker, which has it in memory. Who dies takes
-nothing along: the step is taken again, from its checkpoint, by another.
+Members have as many workers as the cluster has room for, and the next free worker runs the next
+member. A member that trains in rounds stays with its worker, which keeps it in memory. When a
+worker dies nothing is lost: another one runs the step again, from its checkpoint.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 import ray
 from ray.exceptions import RayError, RayTaskError
-from ray.util.queue import Queue
+from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bebert_ray.cluster.data_parallel import Group, GroupLost, group_environment
@@ -28,33 +29,38 @@ from bebert_ray.cluster.worker import Worker, worker_environment
 from bebert_ray.config.recipes import MODEL, kind_of
 from bebert_ray.data.columns import Columns
 from bebert_ray.errors import Diverged, RunError, UserError
-from bebert_ray.pipeline.driver import Walk, found
+from bebert_ray.pipeline.driver import found
 from bebert_ray.pipeline.members import keep_weights
 from bebert_ray.pipeline.prepare import Prepared
 from bebert_ray.pipeline.steps import CHECKPOINTS, Step
 from bebert_ray.reporting.progress import Board
-from bebert_ray.storage import Miss, exists, remove, sweep
+from bebert_ray.storage import Artifact, Miss, exists, remove, sweep
+from bebert_ray.training.work import Logits
 
 POLL = 0.5  # seconds between looks at the workers
 RECOUNT = 5.0  # seconds between looks at the cluster
-PATIENCE = 60.0  # seconds that a worker may wait for its room, or start, before people are told
+PATIENCE = 60.0  # seconds that a worker may wait for room, or start, before a note says so
 LOG_LINES = 20
 
 Kind = Literal["member", "stage", "group"]
-"""What a worker is for: members, shared stages, or those that several processes take together."""
+"""What a worker is for: members, shared stages, or stages that several processes train together."""
+
+Advance = Callable[[Step, Artifact, Logits, bool], list[Step]]
+"""From a finished step, its artifact and logits, and whether it was run now, to the steps due."""
 
 
-class Crew:
-    """Has the steps of a run taken by workers.
+class Pool:
+    """Runs steps on workers, as many at once as the cluster has room for.
 
     Args:
         prepared: the run.
         splits: its examples by split.
         allotments: what the worker of a stage, and of a member, gets of the cluster.
-        board: shows the progress.
+        board: shows and records the events.
+        worker: the class of the actors; `cluster.worker.Worker`, or one of the same methods.
 
     Attributes:
-        taken: how many steps workers have taken up.
+        started: how many steps were given to workers.
     """
 
     def __init__(
@@ -63,24 +69,32 @@ class Crew:
         splits: dict[str, Columns],
         allotments: Allotments,
         board: Board,
+        worker: type = Worker,
     ):
         self._prepared, self._columns = prepared, splits
-        self._allotments, self._board = allotments, board
+        self._allotments, self._board, self._worker = allotments, board, worker
         self._gauges = Gauges(str(prepared.directory))
-        self._hands: list[_Hand] = []
+        self._slots: list[_Slot] = []
         self._waiting: list[_Ready] = []
-        self._busy: dict[Any, _Hand] = {}  # by Ray's reference to the call
+        self._busy: dict[Any, _Slot] = {}  # by Ray's reference to the call
         self._restarts: Counter[tuple[str, bool]] = Counter()
-        self.taken = 0
+        self._queue: Queue | None = None
+        self.started = 0
         self._room, self._counted = allotments.in_flight, time.monotonic()
 
-    def do(self, run: Walk) -> None:
-        """Take all steps of a run that are not done yet.
+    def run(self, steps: list[Step], advance: Advance) -> None:
+        """Run steps, and those that follow from them, until none is due.
+
+        A step whose artifact is there already is not run again.
+
+        Args:
+            steps: the first ones.
+            advance: tells which steps are due once one is done.
 
         Raises:
-            RunError: a step failed; the message says which, and why.
+            RunError: a step failed; the message names the step and the reason.
         """
-        self._offer(run, run.start())
+        self._enqueue(steps, advance)
         while self._waiting or self._busy:
             self._assign()
             if self._busy:
@@ -88,18 +102,22 @@ class Crew:
             else:  # the cluster has no room at all
                 done = []
                 time.sleep(POLL)
-            self._listen()
+            self._read_events()
             for call in done:
-                self._finish(run, call)
+                self._finish(call, advance)
             self._recount()
-        self._listen()
+        self._read_events()
         remove(self._prepared.directory / CHECKPOINTS)
-        sweep(self._prepared.directory)  # what processes that died were about to write
+        sweep(self._prepared.directory)  # drafts of processes that died
 
-    def disband(self) -> None:
-        """Let all workers go, and with them what they hold of the cluster."""
-        for hand in list(self._hands):
-            self._dismiss(hand)
+    def stop(self) -> None:
+        """End all workers, and free what they hold of the cluster."""
+        for slot in list(self._slots):
+            self._stop(slot)
+        if self._queue is not None:
+            with suppress(RayError):
+                self._queue.shutdown(force=True)
+            self._queue = None
 
     def report(self, event: dict[str, Any]) -> None:
         """Show an event and record it."""
@@ -111,14 +129,23 @@ class Crew:
         # numpy arrays are read by every worker of a machine from one shared copy.
         return ray.put({name: columns.to_arrays() for name, columns in self._columns.items()})
 
-    @cached_property
+    @property
     def _events(self) -> Queue:
-        # Beside the driver: it lives as long as somebody listens.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+        # On the driver's machine. If its process dies Ray starts it again: the events that it held
+        # are lost, the training goes on.
+        if self._queue is None:
+            here = ray.get_runtime_context().get_node_id()
+            options = {
+                "num_cpus": 0,
+                "max_restarts": -1,
+                "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False),
+            }
+            self._queue = Queue(actor_options=options)
+        return self._queue
 
-    def _offer(self, run: Walk, steps: list[Step]) -> None:
-        """Take in what is done already of the steps that are due, and of those after them."""
+    def _enqueue(self, steps: list[Step], advance: Advance) -> None:
+        """Skip the steps that are done already, and let the others wait for a worker."""
+        steps = list(steps)
         while steps:
             step = steps.pop()
             known = found(step)
@@ -133,51 +160,51 @@ class Crew:
             else:
                 if step.stage == "member":
                     self._release(step.trainee)
-                steps += run.advance(step, *known, new=False)
+                steps += advance(step, *known, False)
 
     def _release(self, trainee: str) -> None:
-        """Free who waits for a member's next round: it is there, only an earlier one was not."""
-        for hand in self._hands:
-            if hand.trainee == trainee and not hand.step:
-                hand.trainee = ""
+        """Free the worker that holds a member whose last round is done already."""
+        for slot in self._slots:
+            if slot.trainee == trainee and not slot.step:
+                slot.trainee = ""
 
     def _assign(self) -> None:
         """Give waiting steps to workers, the first member first, while there are any."""
-        while self._waiting and (hand := self._hand_for(self._waiting[0].step)):
-            hand.step = heapq.heappop(self._waiting).step
-            self.taken += 1
-            hand.trainee, hand.since, hand.at_work = hand.step.trainee, time.monotonic(), False
-            # A group passes the splits on, and so gets no more of them than the reference.
-            splits = [self._splits] if hand.kind == "group" else self._splits
-            self._busy[hand.actor.take.remote(hand.step, splits)] = hand
+        while self._waiting and (slot := self._slot_for(self._waiting[0].step)):
+            slot.step = heapq.heappop(self._waiting).step
+            self.started += 1
+            slot.trainee, slot.since, slot.at_work = slot.step.trainee, time.monotonic(), False
+            # A group passes the splits on, and so gets the reference alone.
+            splits = [self._splits] if slot.kind == "group" else self._splits
+            self._busy[slot.actor.run.remote(slot.step, splits)] = slot
 
-    def _hand_for(self, step: Step) -> _Hand | None:
-        """A worker for a step: the one that has its trainee, a free one, a new one.
+    def _slot_for(self, step: Step) -> _Slot | None:
+        """A worker for a step: the one that holds its member, a free one, a new one.
 
-        Else one that waits with a later member in memory: that one waits for a member before it,
+        Else an idle one that holds a later member: the later member waits for an earlier one,
         perhaps for this.
         """
         kind = self._kind(step)
-        for hand in [hand for hand in self._hands if hand.kind != kind and not hand.step]:
-            self._dismiss(hand)  # stages and members take turns: one needs the other's room
-        idle = [hand for hand in self._hands if not hand.step]
+        for slot in [slot for slot in self._slots if slot.kind != kind and not slot.step]:
+            self._stop(slot)  # stages and members need the same room, one after the other
+        idle = [slot for slot in self._slots if not slot.step]
         for wanted in (step.trainee, ""):
-            for hand in idle:
-                if hand.trainee == wanted:
-                    return hand
-        if len(self._hands) < (self._room if kind == "member" else 1):
-            return self._hire(kind)
-        later = [hand for hand in idle if hand.trainee > step.trainee]
-        return max(later, key=lambda hand: hand.trainee, default=None)
+            for slot in idle:
+                if slot.trainee == wanted:
+                    return slot
+        if len(self._slots) < (self._room if kind == "member" else 1):
+            return self._start(kind)
+        later = [slot for slot in idle if slot.trainee > step.trainee]
+        return max(later, key=lambda slot: slot.trainee, default=None)
 
     def _kind(self, step: Step) -> Kind:
-        if step.member is not None or step.stage == MODEL:  # which a member's worker is free for
+        if step.member is not None or step.stage == MODEL:  # a member's worker is free by then
             return "member"
         trains = kind_of(self._prepared.config).stage(step.stage).section is not None
         return "group" if self._allotments.stage_workers > 1 and trains else "stage"
 
-    def _hire(self, kind: Kind) -> _Hand:
-        prepared, post = self._prepared, _Post(self._events)
+    def _start(self, kind: Kind) -> _Slot:
+        prepared, send = self._prepared, _EventSender(self._events)
         run = (prepared.config, prepared.task, prepared.checkpoint, prepared.directory)
         allotment = self._allotments.member if kind == "member" else self._allotments.stage
         actor: Any
@@ -185,61 +212,70 @@ class Crew:
             size, actor = self._allotments.stage_workers, ray.remote(Group)
             environment = {"env_vars": group_environment(allotment.cpu)}
             handle = actor.options(num_cpus=0, runtime_env=environment).remote(
-                *run, allotment, size, post
+                *run, allotment, size, send
             )
-            hand = _Hand(handle, kind, f"{size} times {allotment}")
+            slot = _Slot(handle, kind, f"{size} times {allotment}")
         else:
-            actor = ray.remote(Worker)
+            actor = ray.remote(self._worker)
             handle = actor.options(
                 num_cpus=allotment.cpu,
                 num_gpus=allotment.gpu,
                 memory=allotment.memory or None,
                 runtime_env={"env_vars": worker_environment(allotment.cpu)},
-            ).remote(*run, allotment.cpu, post, SharedScoring(allotment))
-            hand = _Hand(handle, kind, str(allotment))
-        self._hands.append(hand)
-        return hand
+            ).remote(*run, allotment.cpu, send, SharedScoring(allotment))
+            slot = _Slot(handle, kind, str(allotment))
+        self._slots.append(slot)
+        return slot
 
-    def _dismiss(self, hand: _Hand) -> None:
-        self._hands.remove(hand)
-        ray.kill(hand.actor)
+    def _stop(self, slot: _Slot) -> None:
+        self._slots.remove(slot)
+        ray.kill(slot.actor)
 
-    def _listen(self) -> None:
-        """Pass on what workers report, and what there is to say of those that do not."""
-        for event in self._events.get_nowait_batch(self._events.qsize()):
+    def _read_events(self) -> None:
+        """Report what workers have sent, and which of them still wait for room."""
+        events: list[dict[str, Any]] = []
+        if self._queue is not None:
+            with suppress(RayError, Empty):  # its process has died; Ray starts it again
+                events = self._queue.get_nowait_batch(self._queue.qsize())
+        for event in events:
             if event["kind"] == "start":
-                for hand in self._hands:
-                    if hand.step and hand.trainee == event["stage"]:
-                        hand.at_work, hand.log = True, event["log"]
-                        hand.node, hand.pid = event["node"], event["pid"]
+                for slot in self._slots:
+                    if slot.step and slot.trainee == event["stage"]:
+                        slot.at_work, slot.log = True, event["log"]
+                        slot.node, slot.pid = event["node"], event["pid"]
             self.report(event)
-        for hand in self._hands:
-            if hand.step and not hand.at_work and time.monotonic() - hand.since > PATIENCE:
-                hand.since = float("inf")
+        for slot in self._slots:
+            if slot.step and not slot.at_work and time.monotonic() - slot.since > PATIENCE:
+                slot.since = float("inf")
                 nodes = "; ".join(map(str, live_nodes())) or "no machine"
-                self._note(hand.step, f"waits for {hand.needs}; the cluster has {nodes}")
+                self._note(slot.step, f"waits for {slot.needs}; the cluster has {nodes}")
 
-    def _finish(self, run: Walk, call: Any) -> None:
-        """Take in what a call has come to."""
-        hand = self._busy.pop(call)
-        step, hand.step = hand.step, None
+    def _finish(self, call: Any, advance: Advance) -> None:
+        """Take in the outcome of a call."""
+        slot = self._busy.pop(call)
+        step, slot.step = slot.step, None
         assert step is not None
         if step.stage != "round":
-            hand.trainee = ""
+            slot.trainee = ""
         try:
             artifact, logits = ray.get(call)
         except RayTaskError as error:
             cause = error.cause
             if isinstance(cause, GroupLost):
-                self._replace(run, hand, step, cause)
+                self._replace(slot, step, cause, advance)
                 return
             if isinstance(cause, Diverged):
                 raise Diverged(f"{step.name} diverged: {cause}") from error
             if isinstance(cause, UserError | RunError | OSError):
                 raise RunError(f"{step.name} failed: {cause}") from error
-            raise RunError(f"{step.name} failed, with a mistake of ours:\n{error}") from error
+            if isinstance(cause, MemoryError):
+                raise RunError(
+                    f"{step.name} failed: out of memory; give it more (resources), or a smaller "
+                    "batch_size"
+                ) from error
+            raise RunError(f"{step.name} failed, with an error of bebert_ray:\n{error}") from error
         except RayError as error:
-            self._replace(run, hand, step, error)
+            self._replace(slot, step, error, advance)
             return
         if not exists(step.path):
             raise RunError(
@@ -247,20 +283,20 @@ class Crew:
                 "must share the disk of the run directory"
             )
         self.report({"kind": "done", "stage": step.trainee, "round": step.round_shown})
-        self._offer(run, run.advance(step, artifact, logits))
+        self._enqueue(advance(step, artifact, logits, True), advance)
 
-    def _replace(self, run: Walk, hand: _Hand, step: Step, error: Exception) -> None:
-        """A worker has died, or cannot be reached: its step is for the next, unless it was done."""
-        self._dismiss(hand)
-        # Who was placed on a machine that had gone, and never began, has not failed at the step.
-        case = (step.name, hand.at_work)
+    def _replace(self, slot: _Slot, step: Step, error: Exception, advance: Advance) -> None:
+        """Stop a worker that is lost, and run its step again, unless it was done."""
+        self._stop(slot)
+        # A worker that was placed on a lost machine, and never began, has not failed at the step.
+        case = (step.name, slot.at_work)
         self._restarts[case] += 1
         count, limit = self._restarts[case], self._prepared.config.resources.max_restarts
         reason = _reason(error)
         if count > limit:
-            log = "\n".join(f"  {line}" for line in last_lines(hand.log, hand.node, LOG_LINES))
+            log = "\n".join(f"  {line}" for line in last_lines(slot.log, slot.node, LOG_LINES))
             raise RunError(
-                f"{step.name} failed: its process {hand.pid or ''} on {hand.node or 'no machine'} "
+                f"{step.name} failed: its process {slot.pid or ''} on {slot.node or 'no machine'} "
                 f"died, after {limit} restarts (resources.max_restarts): {reason}\n"
                 f"the last lines of its log:\n{log or '  (gone with the machine)'}\n"
                 "what was finished before is kept; give the same command again to go on"
@@ -269,46 +305,47 @@ class Crew:
             {
                 "kind": "restart",
                 "stage": step.trainee,
-                "node": hand.node,
+                "node": slot.node,
                 "reason": reason,
                 "attempt": count,
                 "limit": limit,
             }
         )
-        self._offer(run, [step])
+        self._enqueue([step], advance)
 
     def _recount(self) -> None:
         """Follow a cluster that grows or shrinks.
 
-        On one that shrinks, a worker may wait for room that another has, which waits for the member
-        that the first was hired for. Their step goes back: `_hand_for` then finds the other.
+        On one that shrinks, a worker may wait for room that another worker holds, which itself
+        waits for the member that the first one is to train. The step of the first goes back to the
+        queue: `_slot_for` then finds the other.
         """
         if time.monotonic() - self._counted < RECOUNT:
             return
         self._counted = time.monotonic()
         self._room = min(self._allotments.together, room(live_nodes(), self._allotments.member))
-        for call, hand in list(self._busy.items()):
-            if hand.kind == "member" and not hand.at_work and len(self._hands) > self._room:
+        for call, slot in list(self._busy.items()):
+            if slot.kind == "member" and not slot.at_work and len(self._slots) > self._room:
                 del self._busy[call]
-                assert hand.step is not None
-                heapq.heappush(self._waiting, _Ready.of(hand.step))
-                self._dismiss(hand)
+                assert slot.step is not None
+                heapq.heappush(self._waiting, _Ready.of(slot.step))
+                self._stop(slot)
 
     def _note(self, step: Step, text: str) -> None:
         self.report({"kind": "note", "stage": step.trainee, "text": text})
 
 
 @dataclass(eq=False)
-class _Hand:
-    """A worker as the crew sees it.
+class _Slot:
+    """A worker as the pool sees it.
 
     Attributes:
         actor: Ray's handle.
         kind: what it is for.
         needs: what it has of the cluster, for people.
-        trainee: what it has in memory; empty if nothing.
-        step: what it is to do; None if it is idle.
-        since: when it was told so.
+        trainee: the stage or member that it holds in memory; empty if none.
+        step: what it runs; None if it is idle.
+        since: when it was given the step.
         at_work: whether it has begun.
         node: the name of its machine, once it has.
         pid: its process.
@@ -340,8 +377,8 @@ class _Ready(NamedTuple):
         return cls(-1 if step.member is None else step.member, step.round, step.name, step)
 
 
-class _Post:
-    """Sends events to the driver; a lost one is no reason to stop a training."""
+class _EventSender:
+    """Sends events to the driver. One that is lost must not stop a training."""
 
     def __init__(self, events: Queue):
         self._events = events
@@ -352,7 +389,7 @@ class _Post:
 
 
 def _reason(error: Exception) -> str:
-    """The line of Ray's message that says why."""
+    """The line of Ray's message that tells why."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     why = [line for line in lines if "because" in line or "exit type" in line or "memory" in line]
     return (why or lines or [type(error).__name__])[0][:500]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,15 +87,24 @@ class Allotments:
 def connected(resources: ResourcesConfig) -> Iterator[list[Node]]:
     """A Ray to work with, and its live machines.
 
-    It is the cluster that RAY_ADDRESS names, as in a Ray job, or else one of our own for as long
-    as the context lasts.
+    It is the Ray that this process is connected to already, and stays so; else the cluster that
+    RAY_ADDRESS names, as in a Ray job; else a Ray of this machine, for as long as the context
+    lasts. Works off the main thread too.
 
     Raises:
         UserError: the cluster does not answer.
         RunError: it broke down later.
     """
+    if ray.is_initialized():
+        with _run_errors():
+            yield live_nodes()
+        return
     address = os.environ.get("RAY_ADDRESS") or "local"
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    verbose = logging.getLogger("bebert_ray").isEnabledFor(logging.DEBUG)
+    options: dict[str, Any] = {
+        "log_to_driver": verbose,
+        "logging_level": "info" if verbose else "error",
+    }
     if address == "local":
         options |= {"num_cpus": resources.num_cpus, "include_dashboard": False}
     try:
@@ -108,11 +119,20 @@ def connected(resources: ResourcesConfig) -> Iterator[list[Node]]:
             "unset it to use this machine alone"
         ) from error
     try:
-        yield live_nodes()
-    except RayError as error:
-        raise RunError(f"Ray failed: {error}") from error
+        with _run_errors():
+            yield live_nodes()
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _run_errors() -> Iterator[None]:
+    try:
+        yield
+    except RayError as error:
+        raise RunError(
+            f"Ray failed: {error}\nwhat was finished is kept; give the same command again to go on"
+        ) from error
 
 
 def allot(config: Config, nodes: list[Node], runs: int = 1) -> Allotments:
@@ -204,6 +224,9 @@ def _probe(address: str) -> None:
 @contextmanager
 def _own_handler(number: signal.Signals) -> Iterator[None]:
     """Put our handler of a signal back: `ray.init` sets its own, which exits right away."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
     handler = signal.getsignal(number)
     try:
         yield

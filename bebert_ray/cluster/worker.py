@@ -81,7 +81,7 @@ class Worker:
         self._trainee = ""
         self._training: MemberTraining | None = None
 
-    def take(self, step: Step, splits: dict[str, dict[str, np.ndarray]]) -> tuple[Artifact, Logits]:
+    def run(self, step: Step, splits: dict[str, dict[str, np.ndarray]]) -> tuple[Artifact, Logits]:
         """Train what the step asks for, or pack it, and leave it where the step says.
 
         Args:

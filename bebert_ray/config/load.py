@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,13 @@ import yaml
 from bebert_ray.config.check import COMMAND_LINE, RUN, Entry, build, refuse
 from bebert_ray.config.schema import Config
 from bebert_ray.errors import UserError
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+SHIPPED = next(
+    (place for place in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if place.is_dir()),
+    _PACKAGE / "configs",
+)
+"""The shipped configurations: in the package if it is installed from a wheel, else beside it."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -44,7 +52,8 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     """Builds the configuration of a run.
 
     Args:
-        path: a YAML file, or None for the defaults and overrides alone.
+        path: a YAML file, the name of a shipped one such as `mrpc`, or None for the defaults and
+            overrides alone.
         overrides: `key.sub=value` texts, the value in YAML. They win over the file, and later ones
             win over earlier ones.
 
@@ -83,10 +92,35 @@ def read_entries(
     Raises:
         UserError: the file cannot be read or is not YAML.
     """
-    entries = {} if path is None else _parse_file(_read_file(path), str(path), problems)
+    entries = {}
+    if path is not None:
+        entries = _parse_file(_read_file(find_config(path)), str(path), problems)
     for override in overrides:
         entries |= _parse_override(override, problems)
     return entries
+
+
+def find_config(given: str | Path) -> Path:
+    """The file that a path, or the name of a shipped configuration, stands for.
+
+    Raises:
+        UserError: there is neither such a file nor such a name.
+
+    Example:
+        >>> find_config("quickstart").name
+        'quickstart.yaml'
+    """
+    path = Path(given).expanduser()
+    if path.exists():
+        return path
+    shipped = {file.stem: file for file in sorted(SHIPPED.glob("*.yaml"))}
+    if path.name in (text := str(given), f"{text}.yaml") and path.stem in shipped:
+        return shipped[path.stem]
+    close = get_close_matches(path.stem, shipped, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise UserError(
+        f"there is no config file {given}; {hint}Those shipped are: {', '.join(shipped)}"
+    )
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -42,6 +42,7 @@ FULL_WIDTH = ("1-1-2", "1-1-1")  # bits of members whose weights are not split
 Count = Annotated[int, Field(strict=True, ge=1)]
 Real = Annotated[float, Field(strict=True)]
 PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+Precision = Literal["auto", "bf16", "fp32"]
 Derived = BeforeValidator(_null_is_default)
 
 Epochs = Annotated[Count, Field(description="passes over the training examples")]
@@ -189,8 +190,10 @@ class MemberConfig:
 class TrainingConfig:
     """What every training stage shares."""
 
-    precision: Literal["bf16", "fp32"] = Field(
-        default="bf16", description="arithmetic of the matrix products; weights are always fp32"
+    precision: Precision = Field(
+        default="auto",
+        description="arithmetic of the matrix products, weights are always fp32; auto: bf16 where "
+        "the machine multiplies it (GPU, AVX512-BF16, AMX), else fp32",
     )
     warmup: Real = Field(
         default=0.1, ge=0, le=1, description="part of the steps that the rate climbs"

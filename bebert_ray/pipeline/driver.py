@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -25,25 +25,19 @@ from bebert_ray.storage import Artifact, Miss, fetch, names
 from bebert_ray.training.work import Logits, load_logits, versions
 
 
-class Walk(Protocol):
-    """Says which steps are due: a `Run`, or one that is watched or ends early."""
-
-    def start(self) -> list[Step]:
-        """The steps to begin with."""
-
-    def advance(
-        self, step: Step, artifact: Artifact, logits: Logits, new: bool = True
-    ) -> list[Step]:
-        """The steps that can be taken now that one is done, and could not before."""
-
-
 class Run:
-    """The steps of a run, in the order they need: begin with `start`, `advance` with what is made.
+    """The steps of a run in their order: begin with `start`, `advance` with each step's artifact.
 
     Args:
         prepared: the run.
         splits: its examples by split.
-        report: told, in events, of errors and alphas.
+        report: receives the events that tell errors and alphas.
+        stages_only: whether the run ends where the members begin.
+
+    Attributes:
+        parents: the finished stages by name.
+        model: the packed model, once it is there.
+        started: how many steps workers have begun, as `bebert_ray.run.execute` sets it.
     """
 
     def __init__(
@@ -51,12 +45,14 @@ class Run:
         prepared: Prepared,
         splits: dict[str, Columns],
         report: Callable[[dict[str, Any]], None] = lambda _: None,
+        stages_only: bool = False,
     ):
         self.prepared, self.splits = prepared, splits
         self.kind = kind_of(prepared.config)
         self.parents: dict[str, Artifact] = {}
         self.model: Artifact | None = None
-        self._report = report
+        self.started = 0
+        self._report, self._stages_only = report, stages_only
         self._ensemble: Ensemble | None = None
 
     @property
@@ -104,6 +100,8 @@ class Run:
         for stage in self.kind.stages:
             if stage.name not in self.parents:
                 return [stage_step(self.prepared, stage, self.parents)]
+        if self._stages_only:
+            return []
         self._ensemble = Ensemble(self.prepared, self.splits, self.parents, self._report)
         return self._ensemble.start()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from bebert_ray.config import Config, differing_keys, to_dict
 from bebert_ray.config.recipes import MODEL, STAGE_NAMES
+from bebert_ray.config.schema import Precision
 from bebert_ray.data.columns import Columns, load_columns, save_columns, tokenize
 from bebert_ray.data.corpus import Corpus
 from bebert_ray.data.holdout import split_holdout
@@ -35,6 +37,7 @@ from bebert_ray.storage import (
     sweep,
 )
 from bebert_ray.storage.artifacts import RECORD
+from bebert_ray.training.precision import fast_precision
 
 # Keys that a run may change and go on with what it has: they touch the members alone, or no figure.
 FREE_KEYS = (
@@ -78,13 +81,21 @@ class Prepared:
         return find(self.directory / DATA, self.data)
 
 
-def prepare(config: Config) -> Prepared:
+def prepare(config: Config, tables: Mapping[str, Any] | None = None) -> Prepared:
     """Load and check all input of a run, and that its directory is free or its own; writes nothing.
+
+    `training.precision: auto` is resolved here: the run's own precision if it has begun, else what
+    this machine is fast in.
+
+    Args:
+        config: of the run.
+        tables: examples in memory in place of files, see `data.sources.load_corpus`.
 
     Raises:
         UserError: anything is wrong with the data, the checkpoint or the run directory.
     """
     directory = _run_directory(config)
+    config = _with_precision(config, directory)
     _check_directory(directory, config)
     corpus = load_corpus(config.task, config.data, config.seed)
     checkpoint = find_checkpoint(config.model)
@@ -101,6 +112,16 @@ def prepare(config: Config) -> Prepared:
         "seed": config.seed,
     }
     return Prepared(config, directory, corpus, checkpoint, data)
+
+
+def _with_precision(config: Config, directory: Location) -> Config:
+    if config.training.precision != "auto":
+        return config
+    precision: Precision = fast_precision(on_gpu=config.resources.member.gpu > 0)
+    if not config.fresh:
+        with suppress(FileNotFoundError, UserError):  # a damaged one is reported below
+            precision = kept_config(directory).training.precision
+    return replace(config, training=replace(config.training, precision=precision))
 
 
 def open_run(prepared: Prepared) -> dict[str, Columns]:

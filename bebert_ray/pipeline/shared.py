@@ -5,29 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from bebert_ray.config.recipes import STAGE_NAMES
-from bebert_ray.pipeline.driver import Run
 from bebert_ray.pipeline.prepare import DATA
-from bebert_ray.pipeline.steps import Step
-from bebert_ray.storage import Artifact, link, remove
-from bebert_ray.training.work import Logits
-
-
-class StagesOnly:
-    """A run that ends where the members begin."""
-
-    def __init__(self, run: Run):
-        self._run = run
-
-    def start(self) -> list[Step]:
-        """As `Run.start`."""
-        return self._run.start()
-
-    def advance(
-        self, step: Step, artifact: Artifact, logits: Logits, new: bool = True
-    ) -> list[Step]:
-        """As `Run.advance`, without members."""
-        due = self._run.advance(step, artifact, logits, new)
-        return [step for step in due if step.member is None]
+from bebert_ray.storage import link, remove
 
 
 def link_stages(source: Path, target: Path) -> None:

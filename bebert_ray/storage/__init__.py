@@ -2,6 +2,7 @@
 
 from bebert_ray.storage.artifacts import Artifact, Miss, commit, fetch, find
 from bebert_ray.storage.files import (
+    check_unlocked,
     exists,
     keep,
     link,
@@ -20,6 +21,7 @@ __all__ = [
     "Artifact",
     "Location",
     "Miss",
+    "check_unlocked",
     "commit",
     "exists",
     "fetch",

@@ -206,11 +206,7 @@ def lock(place: Path | Location, patience: float = 0.0) -> Iterator[None]:
             deadline = time.monotonic() + patience
             while not _taken(file):
                 if time.monotonic() >= deadline:
-                    holder = os.pread(file, 500, 0).decode() or "another process"
-                    raise UserError(
-                        f"{directory} is in use by {holder}. Wait for it to end, or choose "
-                        "another output directory."
-                    )
+                    raise _in_use(directory, file)
                 time.sleep(0.2)
             # For people only. The file stays: to remove it would race with whoever comes next.
             os.ftruncate(file, 0)
@@ -218,6 +214,35 @@ def lock(place: Path | Location, patience: float = 0.0) -> Iterator[None]:
         yield
     finally:
         os.close(file)
+
+
+def check_unlocked(place: Path | Location) -> None:
+    """Refuse a directory whose lock another process holds; changes nothing.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    location = Location.of(place)
+    if not location.is_local:
+        return
+    try:
+        file = os.open(location.local / ".lock", os.O_RDONLY)
+    except OSError:
+        return  # not there yet; what else is wrong is found when it is locked
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _in_use(location.local, file) from None
+    finally:
+        os.close(file)
+
+
+def _in_use(directory: Path, file: int) -> UserError:
+    holder = os.pread(file, 500, 0).decode(errors="replace") or "another process"
+    return UserError(
+        f"{directory} is in use by {holder}. Wait for it to end, or choose another output "
+        "directory."
+    )
 
 
 def _link_or_copy(source: str, target: str) -> None:

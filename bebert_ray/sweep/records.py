@@ -151,6 +151,27 @@ def best_of(records: list[Record]) -> Record | None:
     return max(done, key=lambda each: (_score(each), -each.bits, -each.number), default=None)
 
 
+def ending(record: Record) -> str:
+    """How a trial ended, in words."""
+    if record.repeats is not None:
+        return f"the same settings as trial {record.repeats:03d}, which has the figures"
+    match record.state:
+        case "done":
+            text = f"done, held-out {record.score:.4f} with {members_text(record.members)}"
+            return f"{text}; {record.reason}" if record.reason else text
+        case "stopped":
+            members = members_text(record.members)
+            return f"stopped at {record.score:.4f} with {members}: {record.reason}"
+        case "diverged":
+            return f"diverged, and counts as {record.score:.0f}, the worst score: {record.reason}"
+    return f"{record.state}: {record.reason}"
+
+
+def members_text(count: int) -> str:
+    """`1 member`, `2 members`."""
+    return f"{count} member{'' if count == 1 else 's'}"
+
+
 def _score(record: Record) -> float:
     assert record.score is not None
     return record.score

@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from bebert_ray.config import Config, ExportConfig, to_dict
 from bebert_ray.config.check import RUN, Entry, Schema, build, refuse
 from bebert_ray.config.load import flatten, read_entries
-from bebert_ray.config.schema import Count
+from bebert_ray.config.schema import Count, Precision
 from bebert_ray.storage import Location
 from bebert_ray.sweep.space import Point, Space, corners, own_point, read_space, settings_at
 
@@ -100,6 +100,12 @@ class Sweep:
             if shared in config and config[key] is None and not dimension.holds(None):
                 config[key] = config[shared]  # null: as in training
         return own_point(self.space, config)
+
+    def with_precision(self, precision: Precision) -> Sweep:
+        """The sweep with `training.precision: auto` resolved, for all trials alike."""
+        training = replace(self.config.training, precision=precision)
+        given = self.given | {"training.precision": Entry(precision, "this machine")}
+        return replace(self, config=replace(self.config, training=training), given=given)
 
     def shared(self) -> Config:
         """The run that makes what all trials start from."""

@@ -1,4 +1,4 @@
-"""What the driver costs: members whose training takes no time, through the real crew."""
+"""What the driver costs: members whose training takes no time, through the real pool."""
 
 from __future__ import annotations
 
@@ -10,22 +10,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import safetensors.numpy
 from rich.console import Console
 from rich.table import Table
 
-from bebert_ray.cluster import pool
-from bebert_ray.cluster.pool import Crew
 from bebert_ray.cluster.resources import allot, connected, live_nodes
 from bebert_ray.config import ResourcesConfig, load_config
 from bebert_ray.pipeline.driver import Run, results
 from bebert_ray.pipeline.prepare import open_run, prepare
 from bebert_ray.pipeline.steps import Step
 from bebert_ray.reporting.events import DRIVER, read_events
-from bebert_ray.reporting.progress import Board
+from bebert_ray.run import execute
 from bebert_ray.storage import Artifact, commit
 from bebert_ray.training.fit import Progress
 from bebert_ray.training.work import LOGITS, Logits
@@ -46,7 +43,7 @@ class IdleWorker:
     def __init__(self, *arguments: Any):
         self._report: Callable[[dict[str, Any]], None] = arguments[-2]
 
-    def take(self, step: Step, splits: dict[str, dict[str, np.ndarray]]) -> tuple[Artifact, Logits]:
+    def run(self, step: Step, splits: dict[str, dict[str, np.ndarray]]) -> tuple[Artifact, Logits]:
         """Leave the artifact of a step."""
         here = {"node": socket.gethostname(), "pid": os.getpid(), "log": ""}
         self._report({"kind": "start", "stage": step.trainee, **here})
@@ -83,7 +80,7 @@ def control(members: list[int], rounds: int, output: Path) -> dict[str, Any]:
 
     Returns:
         A row for each number of members: `driver_seconds` are CPU seconds of the driver's process,
-        from the hiring of the workers to the results; `wall_seconds` go from the start of the first
+        from the start of the workers to the results; `wall_seconds` go from the start of the first
         member, when other workers may still be loading, to the end of the last. `growth` is the
         exponent e of driver_seconds ~ members^e between the last two rows: 1 is linear.
     """
@@ -122,15 +119,9 @@ def _measure(settings: list[str], members: int, rounds: int, output: Path) -> di
     _leave_stages(Run(prepared, splits), {name: part.to_arrays() for name, part in splits.items()})
     allotments = allot(prepared.config, live_nodes())
     began = time.process_time()
-    with (
-        patch.object(pool, "Worker", IdleWorker),
-        (output / "messages.txt").open("w") as messages,
-        Board(prepared.directory, Console(file=messages, width=120)) as board,
-    ):
-        workers = Crew(prepared, splits, allotments, board)
-        run = Run(prepared, splits, workers.report)
-        workers.do(run)
-        results(run)
+    with (output / "messages.txt").open("w") as messages:
+        console = Console(file=messages, width=120)
+        results(execute(prepared, allotments, console, splits=splits, worker=IdleWorker))
     driver = time.process_time() - began
     events = [event for event in read_events(prepared.directory) if event["stage"] != DRIVER]
     wall = events[-1]["time"] - events[0]["time"]

@@ -5,8 +5,10 @@ import signal
 
 import pytest
 
-from bebert_ray.cli.common import console, parse_arguments, run_job
+from bebert_ray.cli.common import parse_config, run_job
+from bebert_ray.config import describe, load_config
 from bebert_ray.errors import RunError, UserError
+from bebert_ray.reporting.console import console
 
 
 def job(error):
@@ -54,7 +56,9 @@ def test_signals_end_a_job_in_good_order(capsys, number):
 
 
 def parse(*arguments):
-    return parse_arguments("What it does.", "  python jobs/it.py task=mrpc", list(arguments))
+    return parse_config(
+        load_config, describe, "What it does.", "  bebert it task=mrpc", list(arguments)
+    )
 
 
 def test_flags_and_overrides_come_in_any_order(tmp_path):
@@ -72,7 +76,7 @@ def test_help_shows_examples_and_every_key(capsys):
     assert end.value.code == 0
     text = capsys.readouterr().out
     assert "What it does." in text
-    assert "python jobs/it.py task=mrpc" in text
+    assert "bebert it task=mrpc" in text
     assert "ensemble.learning_rate" in text
     assert "shrinkage" in text
 

@@ -58,7 +58,7 @@ class Teacher:
         group = actor.options(num_cpus=0, runtime_env=environment).remote(
             *self.run, Allotment(1), 2, queue.put
         )
-        call, done = group.take.remote(self.step, [ray.put(self.arrays)]), []
+        call, done = group.run.remote(self.step, [ray.put(self.arrays)]), []
         try:
             while not done:
                 done, _ = ray.wait([call], timeout=0.1)

@@ -1,4 +1,4 @@
-"""The crew on a real Ray of one CPU, with workers that train nothing."""
+"""The pool on a real Ray of one CPU, with workers that train nothing."""
 
 import io
 import os
@@ -14,8 +14,7 @@ import pytest
 from rich.console import Console
 from safetensors.numpy import save_file
 
-from bebert_ray.cluster import pool as crew_module
-from bebert_ray.cluster.pool import Crew
+from bebert_ray.cluster.pool import Pool
 from bebert_ray.cluster.resources import Allotment, Allotments, connected
 from bebert_ray.config import ResourcesConfig, load_config
 from bebert_ray.errors import Diverged, RunError, UserError
@@ -39,7 +38,7 @@ class StubWorker:
     def __init__(self, config, task, checkpoint, directory, threads, report, predict):
         self.threads, self.report = threads, report
 
-    def take(self, step, splits):
+    def run(self, step, splits):
         print(f"this is {step.name}", file=sys.stderr, flush=True)
         who = {"node": socket.gethostname(), "pid": os.getpid()}
         log = os.path.realpath("/proc/self/fd/2")
@@ -105,11 +104,11 @@ class Script:
 
 
 @pytest.fixture(scope="module")
-def crew(tiny_run, tmp_path_factory):
-    """One crew for all tests, since the start of a worker takes seconds."""
+def pool(tiny_run, tmp_path_factory):
+    """One pool for all tests, since the start of a worker takes seconds."""
     import ray
 
-    output = tmp_path_factory.mktemp("crew")
+    output = tmp_path_factory.mktemp("pool")
     limit = f"resources.max_restarts={LIMIT}"
     prepared = prepare(load_config(None, [*tiny_run, f"output={output}", limit]))
     splits = open_run(prepared)
@@ -119,18 +118,22 @@ def crew(tiny_run, tmp_path_factory):
         Board(output, Console(file=io.StringIO(), width=120)) as board,
     ):
         patch.delenv("RAY_ADDRESS", raising=False)
-        patch.setattr(crew_module, "Worker", StubWorker)
         with connected(ResourcesConfig(num_cpus=1)):
             ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-            yield Crew(prepared, splits, allotments, board)
+            yield Pool(prepared, splits, allotments, board, StubWorker)
 
 
 @pytest.fixture
-def events(crew, monkeypatch):
-    """What the crew reports in this test."""
-    heard, report = [], crew.report
-    monkeypatch.setattr(crew, "report", lambda event: (heard.append(event), report(event)))
+def events(pool, monkeypatch):
+    """What the pool reports in this test."""
+    heard, report = [], pool.report
+    monkeypatch.setattr(pool, "report", lambda event: (heard.append(event), report(event)))
     return heard
+
+
+def steps_of(run):
+    """The steps that a run, or a script of one, begins with, and what says which follow."""
+    return run.start(), run.advance
 
 
 def of(events, kind):
@@ -138,9 +141,9 @@ def of(events, kind):
 
 
 @pytest.fixture
-def step(crew, request):
+def step(pool, request):
     """A step of this test, in a directory of its own."""
-    place = crew._prepared.directory / str(zlib.crc32(request.node.name.encode()))
+    place = pool._prepared.directory / str(zlib.crc32(request.node.name.encode()))
 
     def step(name, do="make", deaths=0):
         made = {"path": place / name, "checkpoints": place / "none", "inputs": {"do": do}}
@@ -164,13 +167,13 @@ def pid(script, name):
 # --- shared stages and failures -----------------------------------------------------------------
 
 
-def test_a_stage_that_is_there_is_not_done_again(crew, step):
+def test_a_stage_that_is_there_is_not_done_again(pool, step):
     first = Script(step("teacher"))
-    crew.do(first)
+    pool.run(*steps_of(first))
     both = Script(step("teacher"), then={"teacher": [step("half")]})
-    taken = crew.taken
-    crew.do(both)
-    assert crew.taken == taken + 1
+    taken = pool.started
+    pool.run(*steps_of(both))
+    assert pool.started == taken + 1
     assert both.done == ["teacher", "half"]
     assert both.made["teacher"] == first.made["teacher"]
     assert pid(both, "half") == pid(first, "teacher"), "the shared stages share a worker"
@@ -184,14 +187,14 @@ def test_a_stage_that_is_there_is_not_done_again(crew, step):
         ("full disk", r"^half failed: \[Errno 28\] No space left on device$"),
         ("bad input", r"^half failed: this is wrong$"),
         ("diverge", r"^half diverged: the loss became nan$"),
-        ("bug", r"(?s)^half failed, with a mistake of ours:.*in take.*KeyError: 'oops'"),
+        ("bug", r"(?s)^half failed, with an error of bebert_ray:.*in run.*KeyError: 'oops'"),
         ("nothing", r"^half was done, but .* is not there; .* must share the disk"),
     ],
 )
-def test_a_failure_is_final_names_the_step_and_keeps_what_is_done(crew, step, events, do, message):
+def test_a_failure_is_final_names_the_step_and_keeps_what_is_done(pool, step, events, do, message):
     script = Script(step("teacher"), then={"teacher": [step("half", do)]})
     with pytest.raises(RunError, match=message) as caught:
-        crew.do(script)
+        pool.run(*steps_of(script))
     assert isinstance(caught.value, Diverged) == (do == "diverge")
     assert step("teacher").find() == script.made["teacher"]
     assert isinstance(step("half", do).find(), Miss)
@@ -199,13 +202,13 @@ def test_a_failure_is_final_names_the_step_and_keeps_what_is_done(crew, step, ev
     assert of(events, "restart") == []
 
 
-def test_members_get_workers_of_their_own_and_the_room_of_the_stages(crew, step, events):
+def test_members_get_workers_of_their_own_and_the_room_of_the_stages(pool, step, events):
     """There is one CPU: a worker must go before one of the other kind can come."""
     script = Script(step("split"), then={"split": [step("member 0"), step("member 1")]})
-    crew.do(script)
+    pool.run(*steps_of(script))
     assert script.done == ["split", "member 0", "member 1"]
     assert pid(script, "split") != pid(script, "member 0") == pid(script, "member 1")
-    shown = crew._board._console.file.getvalue()
+    shown = pool._board._console.file.getvalue()
     assert "member 1: epoch 1/1  step 1/1  loss 0.5000  9 examples/s  held-out 0.7500\n" in shown
     assert [event["stage"] for event in of(events, "done")] == script.done
 
@@ -213,12 +216,12 @@ def test_members_get_workers_of_their_own_and_the_room_of_the_stages(crew, step,
 # --- deaths -------------------------------------------------------------------------------------
 
 
-def test_a_worker_that_dies_is_replaced(crew, step, events):
+def test_a_worker_that_dies_is_replaced(pool, step, events):
     script = Script(
         step("member 3 round 0"),
         then={"member 3 round 0": [step("member 3", deaths=1)]},
     )
-    crew.do(script)
+    pool.run(*steps_of(script))
     first, second, third = of(events, "start")
     assert [event["stage"] for event in (first, second, third)] == ["member 3"] * 3
     assert first["pid"] == second["pid"] != third["pid"] == pid(script, "member 3")
@@ -227,16 +230,16 @@ def test_a_worker_that_dies_is_replaced(crew, step, events):
     assert restart["node"] == socket.gethostname()
     assert (restart["attempt"], restart["limit"]) == (1, LIMIT)
     assert "died" in restart["reason"] or "SIGKILL" in restart["reason"], restart["reason"]
-    shown = crew._board._console.file.getvalue()
+    shown = pool._board._console.file.getvalue()
     assert "attempt 1 of 1 goes on from its checkpoint" in shown
     place = Path(script.made["member 3"].path)
     assert place.is_dir()
     assert not list(place.parent.glob(".draft.*")), "what it was about to write is gone"
 
 
-def test_deaths_are_bounded_and_the_last_one_is_told_of_with_all_that_is_known(crew, step, events):
+def test_deaths_are_bounded_and_the_last_one_is_told_of_with_all_that_is_known(pool, step, events):
     with pytest.raises(RunError) as caught:
-        crew.do(Script(step("member 2 round 1", deaths=9)))
+        pool.run(*steps_of(Script(step("member 2 round 1", deaths=9))))
     lines = str(caught.value).splitlines()
     last = of(events, "start")[-1]
     assert lines[0].startswith(
@@ -254,7 +257,7 @@ def test_deaths_are_bounded_and_the_last_one_is_told_of_with_all_that_is_known(c
 # --- members in rounds --------------------------------------------------------------------------
 
 
-def test_a_worker_that_waits_goes_to_a_member_before_its_own(crew, step):
+def test_a_worker_that_waits_goes_to_a_member_before_its_own(pool, step):
     """Else that one, which its own may wait for, would never have the only room there is."""
     script = Script(
         step("member 1 round 0"),
@@ -263,19 +266,19 @@ def test_a_worker_that_waits_goes_to_a_member_before_its_own(crew, step):
             "member 0 round 0": [step("member 1"), step("member 0")],
         },
     )
-    crew.do(script)
+    pool.run(*steps_of(script))
     assert script.done == ["member 1 round 0", "member 0 round 0", "member 0", "member 1"]
     assert len({artifact.facts["pid"] for artifact in script.made.values()}) == 1
 
 
-def test_a_worker_whose_member_is_done_already_goes_to_any(crew, step):
+def test_a_worker_whose_member_is_done_already_goes_to_any(pool, step):
     """As when a round was lost, and the rounds after it were not."""
-    crew.do(Script(step("member 0")))
+    pool.run(*steps_of(Script(step("member 0"))))
     script = Script(
         step("member 0 round 0"),
         then={"member 0 round 0": [step("member 0"), step("member 1")]},
     )
-    crew.do(script)
+    pool.run(*steps_of(script))
     assert sorted(script.done) == ["member 0", "member 0 round 0", "member 1"]
 
 
@@ -284,14 +287,14 @@ STEPS = [name for i in range(4) for name in (f"member 00{i} round 0", f"member 0
 
 
 @pytest.fixture
-def pipelined(crew, tiny_run):
+def pipelined(pool, tiny_run):
     """Makes the same run of four members in two rounds, again and again."""
-    directory = crew._prepared.directory
+    directory = pool._prepared.directory
     config = load_config(None, [*tiny_run, f"output={directory}", *PIPELINED])
     prepared = prepare(config)
 
     def pipelined():
-        return Run(prepared, crew._columns, crew.report)
+        return Run(prepared, pool._columns, pool.report)
 
     yield pipelined
     for name in ("members", "weights"):
@@ -304,8 +307,8 @@ def outcome(run):
     return members, {path.name: path.read_bytes() for path in weights.glob("*.npy")}
 
 
-def test_four_members_in_rounds_share_one_cpu_and_stay_in_their_process(crew, pipelined, events):
-    crew.do(run := pipelined())
+def test_four_members_in_rounds_share_one_cpu_and_stay_in_their_process(pool, pipelined, events):
+    pool.run(*steps_of(run := pipelined()))
     assert run.finished
     members = [event for event in of(events, "done") if event["stage"].startswith("member")]
     assert sorted((event["stage"], event["round"]) for event in members) == [
@@ -318,12 +321,12 @@ def test_four_members_in_rounds_share_one_cpu_and_stay_in_their_process(crew, pi
     assert len(of(events, "boost")) == 8
 
     # Nothing is left to do; what is not as it was is told of, and made again.
-    expected, taken = outcome(run), crew.taken
+    expected, taken = outcome(run), pool.started
     weights = run.prepared.directory.local / "weights" / "002.npy"
     weights.write_bytes(weights.read_bytes()[:-1])
     events.clear()
-    crew.do(again := pipelined())
-    assert (crew.taken, outcome(again)) == (taken, expected)
+    pool.run(*steps_of(again := pipelined()))
+    assert (pool.started, outcome(again)) == (taken, expected)
     [note] = of(events, "note")
     assert note["text"] == "weights/002.npy was damaged; written anew"
     assert note["stage"] == "member 002"
@@ -333,8 +336,8 @@ def test_four_members_in_rounds_share_one_cpu_and_stay_in_their_process(crew, pi
         logits = run.prepared.directory.local / "members" / name / "logits.safetensors"
         logits.write_bytes(logits.read_bytes()[:-1])
     events.clear()
-    crew.do(again := pipelined())
-    assert (crew.taken, outcome(again)) == (taken + 3, expected)
+    pool.run(*steps_of(again := pipelined()))
+    assert (pool.started, outcome(again)) == (taken + 3, expected)
     done = sorted((event["stage"], event["round"]) for event in of(events, "done"))
     assert done == [("member 000", 0), ("member 001", 0), ("member 003", 1)]
     damaged = {event["stage"]: event["text"] for event in of(events, "note")}
@@ -344,14 +347,14 @@ def test_four_members_in_rounds_share_one_cpu_and_stay_in_their_process(crew, pi
     )
 
 
-def test_deaths_change_nothing_of_a_pipelined_run(crew, pipelined, events):
-    crew.do(run := pipelined())
+def test_deaths_change_nothing_of_a_pipelined_run(pool, pipelined, events):
+    pool.run(*steps_of(run := pipelined()))
     expected, members = outcome(run), run.prepared.directory.local / "members"
     shutil.rmtree(members)
     members.mkdir()
     for name in ("000-round-0", "001"):
         (members / f"{name}.deaths").write_text("1")
     events.clear()
-    crew.do(again := pipelined())
+    pool.run(*steps_of(again := pipelined()))
     assert outcome(again) == expected
     assert [event["stage"] for event in of(events, "restart")] == ["member 000", "member 001"]

@@ -132,7 +132,7 @@ BAD_VALUES = [
     ("teacher.learning_rate=1", "must be a number, above 0 and below 1"),
     ("half.batch_size=0", "must be a whole number, at least 1"),
     ("ternary.hidden_epochs=-1", "must be a whole number, at least 0"),
-    ("training.precision=fp16", "must be one of bf16, fp32"),
+    ("training.precision=fp16", "must be one of auto, bf16, fp32"),
     ("training.warmup=1.5", "must be a number, at least 0 and at most 1"),
     ("training.dropout=1", "must be a number, at least 0 and below 1"),
     ("training.temperature=0", "must be a number, above 0"),
@@ -311,10 +311,19 @@ def test_a_file_that_is_no_config(write, text, expected):
 
 
 def test_a_file_that_cannot_be_read(tmp_path):
-    assert f"{tmp_path / 'no.yaml'}: No such file" in message(tmp_path / "no.yaml")
+    assert f"there is no config file {tmp_path / 'no.yaml'}" in message(tmp_path / "no.yaml")
+    assert "did you mean mrpc?" in message("mprc")
     assert f"{tmp_path}: Is a directory" in message(tmp_path)
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
     assert "is not valid YAML" in message(tmp_path / "binary.yaml")
+
+
+@pytest.mark.parametrize("name", ["mrpc", "mrpc.yaml"])
+def test_a_shipped_configuration_goes_by_its_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config(name, ["seed=7"]).task == "mrpc"
+    (tmp_path / "mrpc.yaml").write_text("task: rte\n")  # a file of that name wins
+    assert load_config("mrpc.yaml").task == "rte"
 
 
 @given(

@@ -64,7 +64,7 @@ class Runner:
                 keep_weights(step, prepared.directory)
             if isinstance(known, Miss):
                 self.taken.append(step.name)
-                known = worker.take(step, arrays)
+                known = worker.run(step, arrays)
             steps += run.advance(step, *known)
         return results(run)
 

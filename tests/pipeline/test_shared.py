@@ -1,6 +1,6 @@
 from bebert_ray.pipeline.driver import Run
 from bebert_ray.pipeline.prepare import open_run
-from bebert_ray.pipeline.shared import StagesOnly, link_stages
+from bebert_ray.pipeline.shared import link_stages
 from bebert_ray.storage import find
 
 
@@ -21,10 +21,10 @@ def test_a_run_that_is_given_the_stages_trains_members_alone(runner, finished, t
 
 def test_stages_only(runner, finished):
     prepared = runner.prepare()
-    walk = StagesOnly(Run(prepared, open_run(prepared)))
-    due, names = walk.start(), []
+    run = Run(prepared, open_run(prepared), stages_only=True)
+    due, names = run.start(), []
     while due:
         [step] = due
         names.append(step.name)
-        due = walk.advance(step, find(step.path, step.inputs), {})
+        due = run.advance(step, find(step.path, step.inputs), {})
     assert names == ["teacher", "half", "ternary", "split"]

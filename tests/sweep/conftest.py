@@ -9,15 +9,16 @@ import pytest
 
 from bebert_ray.cluster.worker import Worker
 from bebert_ray.data.columns import Columns
-from bebert_ray.pipeline.driver import Run, Walk, found
+from bebert_ray.pipeline.driver import Run, found
 from bebert_ray.pipeline.prepare import Prepared, open_run, prepare
-from bebert_ray.pipeline.shared import StagesOnly, link_stages
+from bebert_ray.pipeline.shared import link_stages
+from bebert_ray.run import OnStep
 from bebert_ray.storage import Miss
 from bebert_ray.sweep.directory import open_directory
 from bebert_ray.sweep.records import Record, write_record
 from bebert_ray.sweep.settings import Sweep, load_sweep
 from bebert_ray.sweep.space import Point
-from bebert_ray.sweep.trial import FIGURES, Watched
+from bebert_ray.sweep.trial import FIGURES, TrialReports
 
 
 @dataclass(frozen=True)
@@ -42,23 +43,25 @@ class Trained:
 def take_all(
     prepared: Prepared,
     splits: dict[str, Columns],
-    walk: Walk,
+    run: Run,
+    on_step: OnStep = lambda *_: None,
     most: int = 100,
     ahead: bool = False,
 ) -> None:
-    """Take the steps of a run.
+    """Run the steps of a run in this process.
 
     Args:
         prepared: the run.
         splits: its examples.
-        walk: which steps are due.
+        run: tells which steps are due.
+        on_step: called after each step.
         most: so many steps that are not done yet.
         ahead: whether the first members run ahead, through all their rounds.
     """
     arrays = {name: columns.to_arrays() for name, columns in splits.items()}
-    run = (prepared.config, prepared.task, prepared.checkpoint, prepared.directory)
-    worker = Worker(*run, threads=1, report=lambda _: None)
-    steps = walk.start()
+    known_of = (prepared.config, prepared.task, prepared.checkpoint, prepared.directory)
+    worker = Worker(*known_of, threads=1, report=lambda _: None)
+    steps = run.start()
     while steps:
         if ahead:
             steps.sort(key=lambda step: step.member or 0)
@@ -68,8 +71,9 @@ def take_all(
             if not most:
                 return
             most -= 1
-            known = worker.take(step, arrays)
-        steps += walk.advance(step, *known)
+            known = worker.run(step, arrays)
+        steps += run.advance(step, *known)
+        on_step(run, step, *known)
 
 
 def train_sweep(overrides: list[str], trials: list[tuple[Point, int]]) -> Trained:
@@ -80,20 +84,21 @@ def train_sweep(overrides: list[str], trials: list[tuple[Point, int]]) -> Traine
         trials: the point of each, and how many steps it may take before it is stopped.
     """
     sweep = load_sweep(None, overrides)
-    open_directory(sweep)
     shared = prepare(sweep.shared())
+    sweep = sweep.with_precision(shared.config.training.precision)
+    open_directory(sweep)
     splits = open_run(shared)
-    take_all(shared, splits, StagesOnly(Run(shared, splits)))
+    take_all(shared, splits, Run(shared, splits, stages_only=True))
     records, told = [], []
     for number, (point, most) in enumerate(trials):
         prepared = sweep.prepared(shared, number, point)
         link_stages(shared.directory.local, prepared.directory.local)
         reports: list[dict[str, Any]] = []
-        watched = Watched(prepared, 100, reports.append)
-        watched.run = Run(prepared, open_run(prepared))
-        take_all(prepared, splits, watched, most)
-        if watched.run.finished:
-            watched.finish()
+        told_of = TrialReports(prepared, 100, reports.append)
+        run = Run(prepared, open_run(prepared))
+        take_all(prepared, splits, run, told_of.on_step, most)
+        if run.finished:
+            told_of.finish(run)
         last = {name: reports[-1][name] for name in FIGURES}
         if last["state"] == "running":
             last["state"] = "stopped"

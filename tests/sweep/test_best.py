@@ -248,7 +248,7 @@ def test_sweeps_of_fully_binary_members(tiny_run: list[str], tmp_path: Path) -> 
         threads=1,
         report=lambda _: None,
     )
-    packed, _ = worker.take(
+    packed, _ = worker.run(
         step, {name: columns.to_arrays() for name, columns in trained.splits.items()}
     )
     assert packed.facts["scores"]["selection"]["accuracy"] == outcome.winner.held_out

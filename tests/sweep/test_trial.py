@@ -12,7 +12,8 @@ from bebert_ray.pipeline.prepare import open_run
 from bebert_ray.pipeline.shared import link_stages
 from bebert_ray.storage import Location, fetch
 from bebert_ray.sweep.settings import load_sweep
-from bebert_ray.sweep.trial import Watched, run_trial, trial_allotments, trial_resources
+from bebert_ray.sweep.trial import TrialReports, run_trial, trial_allotments
+from bebert_ray.sweep.tune import trial_resources
 
 from .conftest import Trained, take_all
 
@@ -43,11 +44,11 @@ def test_a_pipelined_trial_tells_after_each_round_of_all(
     prepared = replace(trained.shared, config=config, directory=directory)
     link_stages(trained.shared.directory.local, prepared.directory.local)
     told: list[dict[str, Any]] = []
-    watched = Watched(prepared, 100, told.append)
+    reports = TrialReports(prepared, 100, told.append)
     splits = open_run(prepared)
-    watched.run = Run(prepared, splits)
-    take_all(prepared, splits, watched, ahead=ahead)
-    watched.finish()
+    run = Run(prepared, splits)
+    take_all(prepared, splits, run, reports.on_step, ahead=ahead)
+    reports.finish(run)
     assert [(each["trained"], each["members"], each["state"]) for each in told] == [
         (1.0, 2, "running"),
         (2.0, 2, "done"),
@@ -58,8 +59,8 @@ def test_a_pipelined_trial_tells_after_each_round_of_all(
 def test_a_trial_that_fails_has_the_worst_score(trained: Trained) -> None:
     told: list[dict[str, Any]] = []
     prepared = trained.sweep.prepared(trained.shared, 1, trained.records[1].point)
-    watched = Watched(prepared, 7, told.append)
-    watched.fail("diverged", "the loss became nan")
+    reports = TrialReports(prepared, 7, told.append)
+    reports.fail("diverged", "the loss became nan")
     assert told[0]["score"] == 0.0
     assert (told[0]["bits"], told[0]["state"]) == (14, "diverged")
 
@@ -94,14 +95,6 @@ def test_a_trial_asks_for_room_for_the_members_that_it_can_train_at_once(
     assert trial_allotments(config, nodes, sweep).together == bundles
 
 
-@pytest.fixture
-def reported(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What trials report to Tune."""
-    reports: list[dict[str, Any]] = []
-    monkeypatch.setattr("ray.tune.report", reports.append)
-    return reports
-
-
 NODES = [Node(cpu=2, gpu=0, memory=8e9)]
 POINT = {"member.learning_rate": 5e-3, "ensemble.members": 3}
 
@@ -116,7 +109,6 @@ POINT = {"member.learning_rate": 5e-3, "ensemble.members": 3}
 )
 def test_a_trial_without_an_end_reports_the_worst_score_and_why(
     trained: Trained,
-    reported: list[dict[str, Any]],
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
     state: str,
@@ -125,18 +117,18 @@ def test_a_trial_without_an_end_reports_the_worst_score_and_why(
         raise error
 
     monkeypatch.setattr("bebert_ray.sweep.trial._train", train)
-    run_trial({"number": 7, **POINT}, trained.sweep, trained.shared, NODES)
+    reported: list[dict[str, Any]] = []
+    run_trial({"number": 7, **POINT}, trained.sweep, trained.shared, NODES, reported.append)
     [report] = reported
     assert (report["score"], report["state"], report["note"]) == (0.0, state, str(error))
     bits = fetch(trained.shared.directory / "split").facts["bits"]
     assert report["bits"] == 3 * bits
 
 
-def test_settings_that_were_tried_are_not_trained_again(
-    trained: Trained, reported: list[dict[str, Any]]
-) -> None:
+def test_settings_that_were_tried_are_not_trained_again(trained: Trained) -> None:
+    reported: list[dict[str, Any]] = []
     earlier = trained.records[1]
-    run_trial({"number": 7, **earlier.point}, trained.sweep, trained.shared, NODES)
+    run_trial({"number": 7, **earlier.point}, trained.sweep, trained.shared, NODES, reported.append)
     [report] = reported
     assert (report["repeats"], report["state"]) == (1, "done")
     assert (report["score"], report["trained"]) == (earlier.score, 2.0)

@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 
-from bebert_ray.sweep.keeper import Keeper
 from bebert_ray.sweep.records import Record, read_records
 from bebert_ray.sweep.settings import load_sweep
+from bebert_ray.sweep.tune import TrialRecorder
 
 POINT = {"member.learning_rate": 1e-4}
 
 
 class Following:
-    """A keeper, and what it is told of trials, as Tune would."""
+    """A recorder, and the events of trials, as Tune sends them."""
 
     def __init__(self, directory: Path):
         self.sweep = load_sweep(
@@ -23,18 +23,18 @@ class Following:
             ],
         )
         self.lines: list[str] = []
-        self.keeper = Keeper(self.sweep, [], self.lines.append)
+        self.recorder = TrialRecorder(self.sweep, [], self.lines.append)
 
     def start(self, number: int) -> Any:
         config = {"number": number, **POINT}
         trial = SimpleNamespace(config=config, last_result={}, get_error=lambda: "Traceback\nOops")
-        self.keeper.on_trial_start(0, [], trial)
+        self.recorder.on_trial_start(0, [], trial)
         return trial
 
     def report(self, trial: Any, trained: float, score: float, state: str, **more: Any) -> None:
         figures = {"bits": 8e6, "members": 2, "seconds": 1.5, "note": ""}
         trial.last_result = {"trained": trained, "score": score, "state": state} | figures | more
-        self.keeper.on_trial_result(0, [], trial, trial.last_result)
+        self.recorder.on_trial_result(0, [], trial, trial.last_result)
 
     @property
     def records(self) -> list[Record]:
@@ -57,7 +57,7 @@ def test_a_trial_that_is_done(following: Following) -> None:
     following.report(trial, 1.0, 0.7, "running")
     following.report(trial, 2.0, 0.8, "done")
     assert following.records[0].state == "running"
-    following.keeper.on_trial_complete(0, [], trial)
+    following.recorder.on_trial_complete(0, [], trial)
     [record] = following.records
     assert (record.state, record.score, record.members) == ("done", 0.8, 2)
     assert record.reports == [[1.0, 0.7], [2.0, 0.8]]
@@ -74,8 +74,8 @@ def test_how_other_trials_end(following: Following) -> None:
     following.report(failed, 0.0, 0.0, "failed", note="the disk is full")
     following.report(again, 1.0, 0.7, "stopped", repeats=0)
     for trial in (stopped, diverged, failed, again):
-        following.keeper.on_trial_complete(0, [], trial)
-    following.keeper.on_trial_error(0, [], lost)
+        following.recorder.on_trial_complete(0, [], trial)
+    following.recorder.on_trial_error(0, [], lost)
     states = [(each.state, each.is_final, each.note) for each in following.records]
     assert states == [
         ("stopped", True, "others were better by then"),
@@ -96,7 +96,7 @@ def test_a_trial_that_begins_again_reports_anew(following: Following) -> None:
     following.report(following.start(0), 1.0, 0.7, "running")
     trial = following.start(0)
     following.report(trial, 1.0, 0.7, "running")
-    following.keeper.on_trial_complete(0, [], trial)
+    following.recorder.on_trial_complete(0, [], trial)
     assert following.records[0].reports == [[1.0, 0.7]]
 
 
@@ -104,13 +104,13 @@ def test_people_are_told_once_if_no_trial_can_begin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     following = Following(tmp_path)
-    told, keeper = following.lines, following.keeper
+    told, recorder = following.lines, following.recorder
     waits, runs = SimpleNamespace(status="PENDING"), SimpleNamespace(status="RUNNING")
     seconds = iter([*range(122), 200, 400, 600])
     monkeypatch.setattr("time.monotonic", lambda: next(seconds))
     for trial in (*[waits] * 60, runs, *[waits] * 61):
-        keeper.on_step_end(0, [trial])
+        recorder.on_step_end(0, [trial])
     assert told == []
     for _ in range(3):
-        keeper.on_step_end(0, [waits])
+        recorder.on_step_end(0, [waits])
     assert told == ["no trial has begun: they wait until the cluster has room for one"]

@@ -1,14 +1,15 @@
-"""The search: Ray Tune runs trials where optuna suggests, and ASHA stops those that fall behind."""
+"""All of Ray Tune: trials run where optuna suggests, and ASHA stops those that fall behind."""
 
 from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -16,102 +17,47 @@ from typing import Any
 import optuna
 from ray import tune
 from ray.tune.error import TuneError
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
-from rich.console import Console
 
-from bebert_ray.cluster.pool import Crew
-from bebert_ray.cluster.resources import Node, allot
-from bebert_ray.data.columns import Columns
+from bebert_ray.cluster.pool import PATIENCE
+from bebert_ray.cluster.resources import Node
 from bebert_ray.errors import RunError
-from bebert_ray.pipeline.driver import Run
-from bebert_ray.pipeline.prepare import Prepared, open_run
-from bebert_ray.pipeline.shared import StagesOnly
-from bebert_ray.pipeline.steps import CHECKPOINTS, Step
-from bebert_ray.reporting.progress import Board
-from bebert_ray.storage import Artifact, lock, remove
+from bebert_ray.pipeline.prepare import Prepared
+from bebert_ray.pipeline.steps import CHECKPOINTS
+from bebert_ray.storage import remove
 from bebert_ray.sweep.directory import to_run
-from bebert_ray.sweep.keeper import Keeper, Say
 from bebert_ray.sweep.records import (
     SCORE,
     SCORE_AND_BITS,
     STUDY,
     Record,
+    best_of,
+    ending,
+    members_text,
     read_records,
     study_of,
+    write_record,
 )
 from bebert_ray.sweep.settings import Sweep, trial_directory
 from bebert_ray.sweep.space import Point, corners
-from bebert_ray.sweep.trial import NUMBER, run_trial, trial_resources
-from bebert_ray.training.work import Logits
+from bebert_ray.sweep.trial import FIGURES, NUMBER, run_trial, trial_allotments
 
 REDUCTION = 2  # ASHA: of the trials at a rung, the better one in so many goes on
-RANDOM = 10  # trials at most that are drawn at random before optuna's model has a say
+RANDOM = 10  # trials at most that are drawn at random before optuna's model suggests
+
+Tell = Callable[[str], None]
 
 
-def make_stages(shared: Prepared, nodes: list[Node], console: Console) -> dict[str, Columns]:
-    """Make the stages that all trials start from, as far as they are not there.
-
-    Args:
-        shared: the run that makes them, and no members.
-        nodes: the machines.
-        console: where to show the progress.
-
-    Returns:
-        The tokenised splits.
-    """
-    with lock(shared.directory):
-        splits = open_run(shared)
-        with Board(shared.directory, console) as board:
-            crew = Crew(shared, splits, allot(shared.config, nodes), board)
-            crew.do(StagesOnly(Run(shared, splits, crew.report)))
-            crew.disband()  # trials need the room
-    return splits
-
-
-def take(
-    step: Step,
-    prepared: Prepared,
-    splits: dict[str, Columns],
-    nodes: list[Node],
-    console: Console,
-) -> None:
-    """Have a single step taken by a worker, unless it is done.
-
-    Args:
-        step: what is to be done.
-        prepared: the run that it belongs to.
-        splits: its examples.
-        nodes: the machines.
-        console: where to show the progress.
-    """
-    with lock(prepared.directory), Board(prepared.directory, console) as board:
-        crew = Crew(prepared, splits, allot(prepared.config, nodes), board)
-        crew.do(_Single(step))
-        crew.disband()
-
-
-@dataclass(frozen=True)
-class _Single:
-    step: Step
-
-    def start(self) -> list[Step]:
-        return [self.step]
-
-    def advance(
-        self, step: Step, artifact: Artifact, logits: Logits, new: bool = True
-    ) -> list[Step]:
-        return []
-
-
-def search(sweep: Sweep, shared: Prepared, nodes: list[Node], say: Say) -> list[Record]:
+def search(sweep: Sweep, shared: Prepared, nodes: list[Node], tell: Tell) -> list[Record]:
     """Train the trials that are not done yet, as many at once as there is room for.
 
     Args:
         sweep: what is swept.
         shared: the run whose stages are there.
         nodes: the machines.
-        say: told, in lines, what becomes of each trial.
+        tell: receives a line for each event of a trial.
 
     Returns:
         The records of all trials.
@@ -120,7 +66,7 @@ def search(sweep: Sweep, shared: Prepared, nodes: list[Node], say: Say) -> list[
     final = [record for record in records if record.is_final]
     left = sweep.settings.trials - len(final)
     if left > 0:
-        trainable = tune.with_parameters(run_trial, sweep=sweep, shared=shared, nodes=nodes)
+        trainable = tune.with_parameters(_trainable, sweep=sweep, shared=shared, nodes=nodes)
         resources = partial(trial_resources, sweep=sweep, nodes=nodes)
         with _quiet(), _explained():
             tune.Tuner(
@@ -136,7 +82,7 @@ def search(sweep: Sweep, shared: Prepared, nodes: list[Node], say: Say) -> list[
                 run_config=tune.RunConfig(
                     name=time.strftime("%Y-%m-%d_%H-%M-%S"),
                     storage_path=str(sweep.directory / "tune"),
-                    callbacks=[Keeper(sweep, final, say), *_trackers(sweep)],
+                    callbacks=[TrialRecorder(sweep, final, tell), *_trackers(sweep)],
                     failure_config=tune.FailureConfig(
                         max_failures=sweep.config.resources.max_restarts
                     ),
@@ -149,6 +95,24 @@ def search(sweep: Sweep, shared: Prepared, nodes: list[Node], say: Say) -> list[
             # Of what was at work when its trial was stopped.
             remove(trial_directory(sweep.directory, record.number) / CHECKPOINTS)
     return records
+
+
+def _trainable(
+    suggested: dict[str, Any], sweep: Sweep, shared: Prepared, nodes: list[Node]
+) -> None:
+    run_trial(suggested, sweep, shared, nodes, tune.report)
+
+
+def trial_resources(
+    suggested: dict[str, Any], sweep: Sweep, nodes: list[Node]
+) -> tune.PlacementGroupFactory:
+    """The placement group of a trial: nothing for its driver, a bundle for each worker."""
+    point = {key: value for key, value in suggested.items() if key != NUMBER}
+    allotments = trial_allotments(sweep.trial(suggested[NUMBER], point), nodes, sweep)
+    need = allotments.member
+    wanted = {"CPU": need.cpu, "GPU": need.gpu, "memory": need.memory}
+    bundle = {name: float(amount) for name, amount in wanted.items() if amount}
+    return tune.PlacementGroupFactory([{"CPU": 0.0}, *allotments.in_flight * [bundle]])
 
 
 def _searcher(sweep: Sweep, records: list[Record]) -> OptunaSearch:
@@ -197,14 +161,14 @@ def _scheduler(sweep: Sweep, final: list[Record]) -> TrialScheduler:
         max_t=most,
         grace_period=1,
         reduction_factor=REDUCTION,
-        stop_last_trials=False,  # who is done need not be stopped
+        stop_last_trials=False,  # a trial that is done need not be stopped
     )
-    nobody: Any = None  # in the place of the controller, which ASHA does not ask
+    controller: Any = None  # ASHA does not use it
     for record in final:
         earlier: Any = SimpleNamespace(trial_id=record.name)
-        asha.on_trial_add(nobody, earlier)
+        asha.on_trial_add(controller, earlier)
         for trained, score in record.reports:
-            asha.on_trial_result(nobody, earlier, {"trained": trained, "score": score})
+            asha.on_trial_result(controller, earlier, {"trained": trained, "score": score})
     return asha
 
 
@@ -239,7 +203,7 @@ def _explained() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Have Tune leave signals and the screen to us."""
+    """Keep Tune from handling signals and from printing."""
     wanted = {"TUNE_DISABLE_SIGINT_HANDLER": "1", "RAY_AIR_NEW_OUTPUT": "0"}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ |= wanted
@@ -252,3 +216,96 @@ def _quiet() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+class TrialRecorder(tune.Callback):
+    """Writes the record of each trial as Tune reports it, and tells people.
+
+    Args:
+        sweep: what is swept.
+        final: records of the trials that ended before.
+        tell: receives a line for each event.
+    """
+
+    def __init__(self, sweep: Sweep, final: list[Record], tell: Tell):
+        self._sweep, self._send = sweep, tell
+        self._final = list(final)
+        self._reports: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
+        self._idle_since: float | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # for Tune's own copy, which is not used: a sweep goes on from the records
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial begins."""
+        record = self._begun(trial)
+        self._reports[record.number].clear()  # if it begins again
+        write_record(self._sweep.directory, record)
+        self._tell(
+            record, ", ".join(f"{key} {_short(value)}" for key, value in record.point.items())
+        )
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Tune has looked around; it is told if for a while no trial could begin."""
+        now = time.monotonic()
+        if any(trial.status == Trial.RUNNING for trial in trials):
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = now
+        elif now - self._idle_since > PATIENCE:
+            self._idle_since = math.inf  # once is enough
+            self._send("no trial has begun: they wait until the cluster has room for one")
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A trial reports."""
+        record = self._begun(trial)
+        self._reports[record.number].append((result["trained"], result["score"]))
+        if result["state"] == "running":
+            self._tell(
+                record, f"held-out {result['score']:.4f} with {members_text(result['members'])}"
+            )
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial has ended, or was stopped."""
+        record, last = self._begun(trial), trial.last_result
+        figures = {name: last[name] for name in FIGURES}
+        if figures["state"] == "running":
+            figures |= {"state": "stopped", "note": "others were better by then"}
+        self._close(
+            Record(
+                record.number,
+                record.point,
+                **figures,
+                reports=self._reports[record.number],
+                repeats=last.get("repeats"),
+            )
+        )
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The process of a trial has died too often, or made a mistake."""
+        record = self._begun(trial)
+        lines = str(trial.get_error() or "its process died").strip().splitlines()
+        self._close(Record(record.number, record.point, "failed", note=lines[-1]))
+
+    def _begun(self, trial: Any) -> Record:
+        point = dict(trial.config)
+        return Record(point.pop(NUMBER), point)
+
+    def _close(self, record: Record) -> None:
+        write_record(self._sweep.directory, record)
+        if record.is_final:
+            self._final.append(record)
+        best = best_of(self._final)
+        standing = f"{len(self._final)} of {self._sweep.settings.trials}"
+        if best is not None:
+            standing += f", best: {best.name}, {best.score:.4f}"
+        self._tell(record, f"{ending(record)} ({standing})")
+
+    def _tell(self, record: Record, text: str) -> None:
+        self._send(f"{record.name}: {text}")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -10,8 +10,8 @@ from ray.tune.schedulers import FIFOScheduler
 
 from bebert_ray.errors import RunError
 from bebert_ray.sweep.records import Record
-from bebert_ray.sweep.search import _explained, _scheduler, _searcher
 from bebert_ray.sweep.settings import Sweep, load_sweep
+from bebert_ray.sweep.tune import _explained, _scheduler, _searcher
 
 
 def make_sweep(*overrides: str) -> Sweep:

@@ -1,0 +1,287 @@
+"""What Python programs call: `train`, `sweep` and `predict` of `import bebert_ray as bb`.
+
+Each does what the command of the same name does, joins the Ray that the program has initialised,
+and raises `UserError` for bad input and `RunError` for a run that failed.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bebert_ray.config import Config, load_config, to_dict
+from bebert_ray.config.load import flatten
+from bebert_ray.errors import UserError
+from bebert_ray.reporting.console import console
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from bebert_ray.pipeline.results import Results
+    from bebert_ray.predict.run import Outcome as Scored
+    from bebert_ray.sweep.best import Outcome as Swept
+
+Examples = Any
+"""A pandas DataFrame, a `datasets.Dataset`, a `pyarrow.Table`, or a path."""
+
+IN_MEMORY = "(in memory)"
+"""Stands for `data.path` where the examples are a table of the calling program."""
+
+TEXT_COLUMNS = (("text", "text_pair"), ("sentence1", "sentence2"), ("text",), ("sentence",))
+"""The names by which text columns are found if none are given; the first that are there."""
+
+
+def train(
+    config: str | Path | Mapping[str, Any] | Config | None = None,
+    /,
+    *,
+    train: Examples | None = None,
+    dev: Examples | None = None,
+    quiet: bool = False,
+    **overrides: Any,
+) -> Results:
+    """Train an ensemble of binary BERTs and evaluate it, as `bebert train` does.
+
+    Called again with the same arguments it goes on where it stopped, or returns at once what is
+    done.
+
+    Args:
+        config: a YAML file, the name of a shipped configuration such as `"mrpc"`, a dictionary, a
+            `Config`; or None for defaults and `overrides` alone.
+        train: examples of your own, [n] rows: a pandas DataFrame, a `datasets.Dataset`, a
+            `pyarrow.Table`, or a path. The task is `custom` then. Columns `text` (and `text_pair`)
+            or `sentence` (`sentence1`, `sentence2`), and `label`, are found by their names; others
+            are named by `data={"text_columns": [...], "label_column": ...}`.
+        dev: the examples that scores are reported on; by default a tenth of `train`.
+        quiet: print nothing.
+        overrides: sections as dictionaries, such as `ensemble={"members": 2}`, or single keys,
+            such as `seed=1`.
+
+    Returns:
+        The results: scores, the path of the packed model, and tables.
+
+    Raises:
+        UserError: something in the input is wrong; nothing was written.
+        RunError: the run failed; call it again to go on.
+
+    Example:
+        ::
+
+            import bebert_ray as bb
+
+            results = bb.train(train=frame, bits="1-1-4", output="runs/mine", seed=1)
+            results.scores["dev"]["accuracy"]
+    """
+    tables: dict[str, pa.Table] = {}
+    given = dict(_given(config)) | dict(flatten(overrides))
+    if train is not None:
+        given |= _custom_task(train, dev, given, tables)
+    elif dev is not None:
+        raise UserError("dev: there is no train; give both, or a config that names the data")
+    out, progress = console(quiet=quiet), console(stderr=True, quiet=quiet)
+
+    from bebert_ray.run import train as run_training
+
+    results = run_training(_load(given), out, progress, tables=tables or None)
+    assert results is not None
+    return results
+
+
+def sweep(
+    config: str | Path | Mapping[str, Any] | None = None,
+    /,
+    *,
+    quiet: bool = False,
+    **overrides: Any,
+) -> Swept:
+    """Search for the best ensemble, as `bebert sweep` does.
+
+    Args:
+        config: as of `train`, with a section `sweep`.
+        quiet: print nothing.
+        overrides: as of `train`.
+
+    Returns:
+        The outcome: records of all trials, the candidates that were compared, the winner.
+
+    Raises:
+        UserError: something in the input is wrong; nothing was written.
+        RunError: the sweep failed; call it again to go on.
+    """
+    from bebert_ray.run import raise_failed_trials
+    from bebert_ray.run import sweep as run_sweep
+    from bebert_ray.sweep.settings import load_sweep
+
+    out, progress = console(quiet=quiet), console(stderr=True, quiet=quiet)
+    given = dict(_given(config)) | dict(flatten(overrides))
+    outcome = run_sweep(load_sweep(None, _as_overrides(given)), out, progress)
+    assert outcome is not None
+    raise_failed_trials(outcome)
+    return outcome
+
+
+def predict(
+    model: str | Path,
+    input: Examples | Sequence[str | Path],
+    output: str | Path | None = None,
+    *,
+    quiet: bool = False,
+    **options: Any,
+) -> Scored | pa.Table:
+    """Score texts with a finished model, as `bebert predict` does.
+
+    Args:
+        model: path or URI of a model, as `model/` of a run; or any sequence classifier.
+        input: paths or URIs of files and directories; or a DataFrame, Dataset or Table.
+        output: path or URI of a directory; None, for a table in memory alone, returns the scored
+            rows.
+        quiet: print nothing.
+        options: `text_columns`, `prefix`, `rows_per_file`, `batch_size`, `workers`, see
+            `predict.run.Request`.
+
+    Returns:
+        What was done, or without `output` a `pyarrow.Table` of the rows with the columns `label`
+        and `probability_…`, or `score`.
+
+    Raises:
+        UserError: something in the input is wrong.
+        RunError: scoring failed.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from bebert_ray.predict.run import Request
+    from bebert_ray.predict.run import predict as run_scoring
+
+    progress = console(stderr=True, quiet=quiet)
+    if isinstance(input, str | Path):
+        input = [input]
+    if isinstance(input, list | tuple):
+        if output is None:
+            raise UserError("output: name the directory for the scored files")
+        places = [str(place) for place in input]
+        return run_scoring(Request(str(model), places, str(output), **options), progress)
+    table = as_table(input, "input")
+    with tempfile.TemporaryDirectory(prefix="bebert-ray-") as scratch:
+        file = Path(scratch, "input.parquet")
+        pq.write_table(table, file)
+        place = str(output or Path(scratch, "scored"))
+        outcome = run_scoring(Request(str(model), [str(file)], place, **options), progress)
+        if output is not None:
+            return outcome
+        if outcome.bad:
+            raise UserError(
+                f"input: {outcome.bad} of {len(table)} rows have no text to score; leave them out, "
+                "or give output=DIR, which lists them"
+            )
+        parts = [pq.read_table(Path(place, part.name)) for part in outcome.parts]
+        return pa.concat_tables(parts)
+
+
+def as_table(examples: Examples, name: str) -> pa.Table:
+    """Examples as a `pyarrow.Table`.
+
+    Args:
+        examples: a DataFrame, a `datasets.Dataset`, or a Table.
+        name: of the argument, for messages.
+
+    Raises:
+        UserError: it is something else, or holds what Arrow has no type for.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> as_table(pa.table({"text": ["fine"]}), "train").num_rows
+        1
+    """
+    import pyarrow as pa
+
+    kind = f"{type(examples).__module__}.{type(examples).__name__}"
+    try:
+        if isinstance(examples, pa.Table):
+            return examples
+        if kind.startswith("pandas."):
+            return pa.Table.from_pandas(examples, preserve_index=False)
+        if kind.startswith("datasets."):
+            return examples.with_format("arrow")[:]
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise UserError(f"{name}: cannot be read: {str(error)[:200]}") from error
+    raise UserError(
+        f"{name}: is a {kind}; give a pandas DataFrame, a datasets.Dataset, a pyarrow.Table or a "
+        "path"
+    )
+
+
+def _custom_task(
+    train: Examples, dev: Examples | None, given: Mapping[str, Any], tables: dict[str, pa.Table]
+) -> dict[str, Any]:
+    """The keys of a run on examples that were given; fills `tables` with those in memory."""
+    settings: dict[str, Any] = {"task": given.get("task", "custom")}
+    if isinstance(train, str | Path):
+        settings["data.path"] = str(train)
+        if dev is not None:
+            settings["data.dev_path"] = str(dev)
+        return settings
+    if isinstance(dev, str | Path):
+        raise UserError("dev: is a path, and train is a table; give both in the same way")
+    tables["train"] = as_table(train, "train")
+    if dev is not None:
+        tables["dev"] = as_table(dev, "dev")
+    settings["data.path"] = IN_MEMORY
+    names = set(tables["train"].column_names)
+    if "data.text_columns" not in given:
+        found = next((columns for columns in TEXT_COLUMNS if names >= set(columns)), None)
+        if found is None:
+            raise UserError(
+                f"train: has no column named text or sentence (it has {_listed(names)}); name the "
+                'column with the texts, or the two of a pair: data={"text_columns": [...]}'
+            )
+        settings["data.text_columns"] = list(found)
+    if "data.label_column" not in given:
+        if "label" not in names:
+            raise UserError(
+                f"train: has no column named label (it has {_listed(names)}); name it: "
+                'data={"label_column": ...}'
+            )
+        settings["data.label_column"] = "label"
+    return settings
+
+
+def _listed(names: set[str]) -> str:
+    text = ", ".join(sorted(names)[:10])
+    return text if len(names) <= 10 else f"{text}, …"
+
+
+def _given(config: str | Path | Mapping[str, Any] | Config | None) -> Iterator[tuple[str, Any]]:
+    """The keys that a configuration sets, dotted."""
+    from bebert_ray.config.load import read_entries
+
+    if config is None:
+        return
+    if isinstance(config, Config):
+        config = to_dict(config)
+    if isinstance(config, Mapping):
+        yield from flatten(config)
+        return
+    problems: list[str] = []
+    for key, entry in read_entries(config, (), problems).items():
+        yield key, entry.value
+    if problems:
+        raise UserError("\n  ".join(["the configuration cannot be used:", *problems]))
+
+
+def _load(given: Mapping[str, Any]) -> Config:
+    return load_config(None, _as_overrides(given))
+
+
+def _as_overrides(given: Mapping[str, Any]) -> list[str]:
+    """Overrides as of the command line: values in JSON, which is YAML."""
+    try:
+        return [
+            f"{key}={json.dumps(str(value) if isinstance(value, Path) else value)}"
+            for key, value in given.items()
+        ]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the configuration holds a value that YAML has not: {error}") from error

@@ -1,0 +1,32 @@
+"""Where things are printed."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from rich.console import Console
+
+
+def console(*, stderr: bool = False, quiet: bool = False) -> Console:
+    """A console that prints text as it is: a path may hold brackets.
+
+    Tables have 120 columns where the output is no terminal, so that a log does not squeeze them.
+
+    Args:
+        stderr: print there, and not to stdout.
+        quiet: print nothing.
+    """
+    file = sys.stderr if stderr else sys.stdout
+    if quiet:
+        return Console(file=open(os.devnull, "w"), width=120)
+    if reconfigure := getattr(file, "reconfigure", None):
+        reconfigure(errors="replace")  # where the encoding is not UTF-8, "?" is better than an end
+    return Console(
+        file=file,
+        width=None if file.isatty() else 120,
+        soft_wrap=True,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )

@@ -1,0 +1,202 @@
+"""How a run and a sweep are put together: check the input, start workers, write the results.
+
+`bebert train`, `jobs/ensemble.py` and `bebert_ray.train` all call `train`; `bebert sweep`,
+`jobs/sweep.py` and `bebert_ray.sweep` all call `sweep`. Both go on where an earlier call stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from bebert_ray.cluster.pool import Pool
+from bebert_ray.cluster.resources import Allotments, allot, connected, room
+from bebert_ray.cluster.worker import Worker
+from bebert_ray.config import Config, to_yaml
+from bebert_ray.data.columns import Columns
+from bebert_ray.errors import RunError
+from bebert_ray.pipeline.driver import Run, make_plan, results
+from bebert_ray.pipeline.prepare import Prepared, open_run, prepare
+from bebert_ray.pipeline.results import Results, draw, print_plan, to_json
+from bebert_ray.pipeline.steps import Step
+from bebert_ray.reporting.html import page
+from bebert_ray.reporting.progress import Board
+from bebert_ray.storage import Artifact, check_unlocked, keep, lock
+from bebert_ray.training.work import Logits
+
+if TYPE_CHECKING:
+    from bebert_ray.sweep.best import Outcome
+    from bebert_ray.sweep.settings import Sweep
+
+OnStep = Callable[[Run, Step, Artifact, Logits], None]
+"""Called with the run, a step that is done, its artifact and its logits."""
+
+
+def execute(
+    prepared: Prepared,
+    allotments: Allotments,
+    console: Console,
+    *,
+    stages_only: bool = False,
+    step: Step | None = None,
+    splits: dict[str, Columns] | None = None,
+    on_step: OnStep | None = None,
+    worker: type = Worker,
+) -> Run:
+    """Run the steps that are not done yet, on the Ray that this process is connected to.
+
+    The lock of the run directory must be held.
+
+    Args:
+        prepared: the run.
+        allotments: what its workers get of the cluster.
+        console: where the progress is shown.
+        stages_only: end where the members begin.
+        step: run this step alone.
+        splits: the tokenised examples; None opens the run directory, and makes them there.
+        on_step: called after each step of a run, also after those that were done already.
+        worker: the class of the workers, see `cluster.pool.Pool`.
+
+    Raises:
+        UserError: the directory belongs to something else, or cannot be written.
+        RunError: a step failed; the message names it.
+    """
+    splits = open_run(prepared) if splits is None else splits
+    with Board(prepared.directory, console) as board:
+        pool = Pool(prepared, splits, allotments, board, worker)
+        run = Run(prepared, splits, pool.report, stages_only)
+
+        def advance(step: Step, artifact: Artifact, logits: Logits, new: bool) -> list[Step]:
+            due = run.advance(step, artifact, logits, new)
+            if on_step is not None:
+                on_step(run, step, artifact, logits)
+            return due
+
+        try:
+            if step is None:
+                pool.run(run.start(), advance)
+            else:
+                pool.run([step], lambda *_: [])
+        finally:
+            pool.stop()
+        run.started = pool.started
+    return run
+
+
+def train(
+    config: Config,
+    out: Console,
+    progress: Console,
+    *,
+    dry_run: bool = False,
+    tables: Mapping[str, Any] | None = None,
+) -> Results | None:
+    """Train an ensemble, evaluate it, and leave all of it in the run directory.
+
+    Args:
+        config: of the run.
+        out: shows the configuration and the plan.
+        progress: shows how far the steps are.
+        dry_run: check the input and show the plan; nothing is written.
+        tables: examples in memory, `train` and perhaps `dev`, for `task: custom`; see
+            `data.sources.load_corpus`.
+
+    Returns:
+        The results; None of a dry run.
+
+    Raises:
+        UserError: the input is wrong; nothing was written.
+        RunError: a step failed; the same call goes on.
+    """
+    prepared = prepare(config, tables)
+    directory = prepared.directory
+    check_unlocked(directory)  # before Ray starts, which takes seconds
+    out.print(to_yaml(prepared.config))
+    with connected(config.resources) as nodes:
+        allotments = allot(config, nodes)
+        print_plan(make_plan(prepared), allotments, nodes, directory, out)
+        if dry_run:
+            return None
+        with lock(directory):
+            run = execute(prepared, allotments, progress)
+            figures = results(run)
+            text = to_json(figures.everything(), indent=2).encode()
+            if not keep(directory / "results.json", text) and not run.started:
+                out.print("results.json was not what the run's artifacts say; written anew")
+            draw(figures, directory / "scores.png")
+            keep(directory / "report.html", page(figures, directory).encode())
+    return figures
+
+
+def sweep(
+    sweep: Sweep, out: Console, progress: Console, *, dry_run: bool = False
+) -> Outcome | None:
+    """Train the trials of a sweep, and leave the best of them in its directory.
+
+    Args:
+        sweep: what is searched.
+        out: shows the space and the plan.
+        progress: shows how far the trials are.
+        dry_run: check the input and show the plan; nothing is written.
+
+    Returns:
+        The outcome; None of a dry run.
+
+    Raises:
+        UserError: the input is wrong; nothing was written.
+        RunError: the shared stages failed, or no trial has made an ensemble.
+    """
+    from bebert_ray.sweep.best import conclude, keep_best
+    from bebert_ray.sweep.directory import check_data, check_directory, open_directory, plan
+    from bebert_ray.sweep.report import everything, page
+    from bebert_ray.sweep.trial import trial_allotments
+    from bebert_ray.sweep.tune import search
+
+    shared = prepare(sweep.shared())
+    sweep = sweep.with_precision(shared.config.training.precision)
+    check_directory(sweep)
+    check_data(sweep, shared)
+    directory = sweep.directory
+    check_unlocked(directory)
+    for dimension in sweep.space:
+        [(kind, values)] = dimension.given.items()
+        out.print(f"searched: {dimension.key}, {kind} {to_json(values)}")
+    with connected(sweep.config.resources) as nodes:
+        allotments = trial_allotments(sweep.config, nodes, sweep)
+        at_once = room(nodes, allotments.member) // allotments.in_flight
+        out.print(f"trials: {sweep.settings.trials}, {at_once} at a time if all are as configured")
+        print_plan(plan(sweep, shared), allotments, nodes, directory, out)
+        if dry_run:
+            return None
+        with lock(directory):
+            open_directory(sweep)
+            with lock(shared.directory):
+                stages = allot(shared.config, nodes)
+                splits = execute(shared, stages, progress, stages_only=True).splits
+            records = search(sweep, shared, nodes, progress.print)
+            outcome = conclude(sweep, shared, splits, records)
+            if packing := keep_best(outcome, shared):
+                best, step = packing
+                with lock(best.directory):
+                    allotments = allot(best.config, nodes)
+                    execute(best, allotments, progress, step=step, splits=splits)
+            keep(directory / "results.json", to_json(everything(outcome), indent=2).encode())
+            keep(directory / "report.html", page(outcome).encode())
+    return outcome
+
+
+def raise_failed_trials(outcome: Outcome) -> None:
+    """Tell of trials that failed, once everything else is done.
+
+    Raises:
+        RunError: some did; the same command tries them again.
+    """
+    from bebert_ray.sweep.directory import to_run
+
+    if failed := to_run(outcome.sweep, outcome.records):
+        raise RunError(
+            "some trials failed; the rest is done, and the same command tries these again:\n"
+            + "\n".join(f"  {record.name}: {record.reason}" for record in failed)
+        )
