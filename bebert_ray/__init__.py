@@ -16,7 +16,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from bebert_ray.version import __version__
+from bebert_ray.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from bebert_ray.api import predict, sweep, train
