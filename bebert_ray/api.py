@@ -111,8 +111,7 @@ def sweep(
         UserError: something in the input is wrong; nothing was written.
         RunError: the sweep failed; call it again to go on.
     """
-    from bebert_ray.run import raise_failed_trials
-    from bebert_ray.run import sweep as run_sweep
+    from bebert_ray.sweep.search import raise_failed_trials, run_sweep
     from bebert_ray.sweep.settings import load_sweep
 
     out, progress = console(quiet=quiet), console(stderr=True, quiet=quiet)

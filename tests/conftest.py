@@ -49,7 +49,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     Native threads of Ray and Arrow outlive tests, and can crash while the interpreter ends: a run
     that had passed then has the exit code of a segmentation fault.
     """
-    if _EXIT_STATUS in config.stash:
+    if _EXIT_STATUS in config.stash and not hasattr(config, "workerinput"):
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()

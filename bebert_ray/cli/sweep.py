@@ -40,11 +40,11 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 
     # Only now: --help and a mistyped key should not wait for torch and Ray.
     from bebert_ray.pipeline.results import to_json
-    from bebert_ray.run import raise_failed_trials, sweep
     from bebert_ray.sweep.report import print_outcome, summary
+    from bebert_ray.sweep.search import raise_failed_trials, run_sweep
 
     out, progress = consoles(flags)
-    outcome = sweep(settings, out, progress, dry_run=flags.dry_run)
+    outcome = run_sweep(settings, out, progress, dry_run=flags.dry_run)
     if outcome is not None:
         place = settings.directory
         print_outcome(outcome, out)
