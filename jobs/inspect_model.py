@@ -92,7 +92,7 @@ def _of_config(flags: argparse.Namespace) -> Any:
     from transformers import BertConfig
 
     from bebert_ray.data.tasks import TASKS
-    from bebert_ray.nn.bert import find_checkpoint
+    from bebert_ray.nn.checkpoint import find_checkpoint
     from bebert_ray.packed.quantizer import FLOAT_BITS
     from bebert_ray.packed.summary import MODEL_SIZES, member_config, summarize
 

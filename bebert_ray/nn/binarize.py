@@ -10,6 +10,7 @@ from transformers.activations import ACT2FN
 from bebert_ray.nn.attention import AttentionQuantizers
 from bebert_ray.nn.layers import BinaryEmbedding, BinaryLinear
 from bebert_ray.nn.quantizers import activation_quantizer
+from bebert_ray.nn.shape import Shape
 
 
 def binarize_(
@@ -53,6 +54,5 @@ def binarize_(
         layer.intermediate.intermediate_act_fn = ACT2FN[activation]
         layer.output.dense = binary(layer.output.dense, symmetric=not two_sets)
     bert.pooler.dense = binary(bert.pooler.dense)
-    model.config.weights, model.config.activation_bits = "binary", activation_bits
-    model.config.elastic, model.config.softmax = elastic, softmax
-    model.config.two_sets = two_sets
+    width = Shape.of(model.config).width
+    Shape(width, "binary", activation_bits, elastic, softmax, two_sets).write_to(model.config)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import BertForSequenceClassification
+
+from bebert_ray.nn.shape import Shape
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def narrow_(
         neurons = _best(count, importance.neurons[i] if importance else None)
         _keep_outputs_(layer.intermediate.dense, neurons)
         _keep_inputs_(layer.output.dense, neurons)
-    model.config.width = width
+    replace(Shape.of(model.config), width=width).write_to(model.config)
 
 
 def _mask_gradient(linear: nn.Linear) -> Tensor:

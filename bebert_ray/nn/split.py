@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from transformers.activations import ACT2FN
 from bebert_ray.nn.attention import AttentionQuantizers
 from bebert_ray.nn.functions import ternary_mask, ternary_scale
 from bebert_ray.nn.layers import SplitEmbedding, SplitLinear, TernaryEmbedding, TernaryLinear
+from bebert_ray.nn.shape import Shape
 
 
 def ternarize_(model: BertForSequenceClassification, activation_bits: int) -> None:
@@ -37,8 +39,8 @@ def ternarize_(model: BertForSequenceClassification, activation_bits: int) -> No
             layer.intermediate.intermediate_act_fn = ACT2FN["relu"]
         layer.output.dense = TernaryLinear(layer.output.dense, activation_bits, symmetric=False)
     bert.pooler.dense = TernaryLinear(bert.pooler.dense, activation_bits)
-    model.config.weights = "ternary"
-    model.config.activation_bits = activation_bits
+    width = Shape.of(model.config).width
+    Shape(width, "ternary", activation_bits).write_to(model.config)
 
 
 @torch.no_grad()
@@ -52,7 +54,7 @@ def split_(model: BertForSequenceClassification) -> None:
                 setattr(
                     parent, name, SplitEmbedding(child, split_weight(child.weight, per_row=True))
                 )
-    model.config.weights = "split"
+    replace(Shape.of(model.config), weights="split").write_to(model.config)
 
 
 @torch.no_grad()
