@@ -26,7 +26,6 @@ from bebert_ray.boosting.vote import combine
 from bebert_ray.errors import UserError
 from bebert_ray.nn.costs import costs, total
 from bebert_ray.packed import BebertConfig, BebertForSequenceClassification, packed_model
-from bebert_ray.packed.model import combine_logits
 from bebert_ray.packed.quantizer import PackedConfig
 from bebert_ray.packed.summary import stored_bytes
 
@@ -202,15 +201,6 @@ def test_regression_gives_the_mean(
     assert loaded.config.problem_type == "regression"
     [answer] = pipeline("text-classification", str(tmp_path))("the film is good")
     assert answer["label"] == "score"
-
-
-@pytest.mark.parametrize("alphas", [[1.0, 2.0, 0.5], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
-@pytest.mark.parametrize("labels", [1, 2, 3])
-def test_logits_combine_as_scores_do(alphas: list[float], labels: int) -> None:
-    logits = 5 * torch.randn(3, 6, labels)
-    combined = combine_logits(logits, torch.tensor(alphas))
-    scores = combined if labels == 1 else combined.softmax(-1)
-    np.testing.assert_allclose(scores, combine(logits, alphas), atol=2e-6)
 
 
 def test_it_can_be_pushed_to_the_hub(
