@@ -45,8 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError("the package onnx is missing: pip install 'bebert_ray[onnx]'")
 
     from bebert_ray.packed import BebertForSequenceClassification
+    from bebert_ray.packed.load import find_model
     from bebert_ray.packed.onnx import export_onnx
-    from bebert_ray.packed.places import find_model
 
     model = BebertForSequenceClassification.from_pretrained(find_model(flags.model))
     export_onnx(model, flags.file, flags.weights)

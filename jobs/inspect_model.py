@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _of_model(text: str, tokens: int | None) -> Any:
     from transformers import AutoConfig, AutoTokenizer, BertConfig
 
-    from bebert_ray.packed.places import find_model
+    from bebert_ray.packed.load import find_model
     from bebert_ray.packed.quantizer import FLOAT_BITS
     from bebert_ray.packed.summary import summarize
 
@@ -94,7 +94,8 @@ def _of_config(flags: argparse.Namespace) -> Any:
     from bebert_ray.data.tasks import TASKS
     from bebert_ray.nn.checkpoint import find_checkpoint
     from bebert_ray.packed.quantizer import FLOAT_BITS
-    from bebert_ray.packed.summary import MODEL_SIZES, member_config, summarize
+    from bebert_ray.packed.summary import summarize
+    from bebert_ray.pipeline.costs import MODEL_SIZES, member_config
 
     if flags.model_size:
         encoder = BertConfig(**MODEL_SIZES[flags.model_size])

@@ -1,4 +1,4 @@
-"""What a model costs, for people: by kind of layer, in all, and against full precision."""
+"""The costs of an ensemble as one value, and as tables for people."""
 
 from __future__ import annotations
 
@@ -9,28 +9,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
 from transformers import BertConfig
 
-from bebert_ray.config import Config
-from bebert_ray.config.recipes import activation_bits
-from bebert_ray.config.schema import FULL_WIDTH
+from bebert_ray.errors import UserError
 from bebert_ray.nn.bert import outline
 from bebert_ray.nn.costs import TOKENS, Cost, Total, costs, total
+from bebert_ray.nn.shape import Shape
 
-MODEL_SIZES: dict[str, dict[str, Any]] = {
-    "bert-base": {},
-    "bert-large": {
-        "hidden_size": 1024,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "intermediate_size": 4096,
-    },
-}
-"""What the configurations of published checkpoints differ in from BERT-base, uncased."""
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -62,7 +51,7 @@ class Summary:
 
     def __str__(self) -> str:
         text = io.StringIO()
-        print_summary(self, Console(file=text, width=120))
+        print_summary(self, file=text)
         return text.getvalue()
 
     def to_dict(self) -> dict[str, Any]:
@@ -89,7 +78,7 @@ def summarize(
     """Count what members of a shape cost; no weights are needed.
 
     Args:
-        member: the configuration of a member, see `models.bert.outline`.
+        member: the configuration of a member, see `nn.bert.outline`.
         members: how many there are.
         float_bits: width in which the file has its floats.
         tokens: length of a sentence.
@@ -97,7 +86,7 @@ def summarize(
     """
     every = costs(outline(member), tokens, float_bits)
     full = copy.deepcopy(member)
-    full.width, full.weights, full.activation_bits = 1.0, "full", None
+    Shape().write_to(full)
     layers, counts = _grouped(every)
     return Summary(
         tokens=tokens,
@@ -131,24 +120,26 @@ def stored_bytes(directory: Path) -> dict[str, int]:
     return sizes | {"file": path.stat().st_size}
 
 
-def member_config(config: Config, encoder: BertConfig) -> BertConfig:
-    """The configuration that members of a run would have.
+def print_summary(
+    summary: Summary, console: Console | None = None, file: IO[str] | None = None
+) -> None:
+    """Print tables: a member by kinds of layers, then the ensemble against full precision.
 
     Args:
-        config: of the run.
-        encoder: of the checkpoint that it starts from.
+        summary: what to print.
+        console: where; None for one of 120 columns on `file`.
+        file: where to, without a console; None for stdout.
+
+    Raises:
+        UserError: the package rich is not installed.
     """
-    member, binary = copy.deepcopy(encoder), config.binary
-    member.width, member.activation_bits = config.width, activation_bits(config.bits)
-    member.weights = "binary" if config.bits in FULL_WIDTH else "split"
-    member.elastic = binary.activations == "elastic"
-    member.softmax = binary.attention == "softmax"
-    member.two_sets = binary.two_sets
-    return member
+    try:
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError as error:
+        raise UserError("a summary is printed with the package rich: pip install rich") from error
 
-
-def print_summary(summary: Summary, console: Console) -> None:
-    """Tables: a member by kinds of layers, then the ensemble beside full precision."""
+    console = console or Console(file=file, width=120)
     table = Table(title=f"one member, a sentence of {summary.tokens} tokens", title_justify="left")
     table.add_column("layer", no_wrap=True)
     for name in ("layers", "W", "A", "numbers, K", "packed, KB", "MACs, M", "bit ops, G"):
