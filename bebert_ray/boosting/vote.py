@@ -67,8 +67,8 @@ def combine(logits: ArrayLike, alphas: ArrayLike) -> Floats:
     members have the same weight.
 
     AdaBoost (Freund and Schapire, 1997) counts one class for each member, and AdaBoost.R2 (Drucker,
-    1997) takes the weighted median. The mean of probabilities, as in SAMME.R (Zhu et al., 2009) and
-    in bagging, also uses how certain each member is.
+    1997) takes the weighted median. The mean of probabilities, which Breiman (1996, Bagging
+    Predictors) describes too, also uses how certain each member is.
 
     Args:
         logits: [M, n, K], M >= 1.

@@ -19,12 +19,14 @@ from bebert_ray.nn.split import split_, ternarize_
 
 
 def build(config: BertConfig, weights: dict[str, Tensor]) -> BertForSequenceClassification:
-    """A model of the shape that `config` tells (width, weights, activation_bits), with `weights`.
+    """A model with the `Shape` that its configuration holds, and with `weights`.
 
     Args:
-        config: with the attributes that `narrow_`, `ternarize_`, `split_` and `binarize_` leave in
-            it.
-        weights: the tensors of such a model by name; the model takes them over.
+        config: of the model, see `Shape.of`.
+        weights: the tensors of such a model by name; the model uses them without a copy.
+
+    Raises:
+        UserError: a setting of the shape is missing or does not fit.
     """
     model = outline(config)
     model.load_state_dict(weights, assign=True)
@@ -37,7 +39,17 @@ def build(config: BertConfig, weights: dict[str, Tensor]) -> BertForSequenceClas
 
 
 def outline(config: BertConfig) -> BertForSequenceClassification:
-    """A model of the shape that `config` tells, on the meta device: without weights."""
+    """A model with the `Shape` that its configuration holds, on the meta device: without weights.
+
+    Raises:
+        UserError: a setting of the shape is missing or does not fit.
+
+    Example:
+        >>> config = BertConfig(num_hidden_layers=1)
+        >>> Shape(0.5, "split", 8).write_to(config)
+        >>> outline(config).bert.encoder.layer[0].output.dense.weight_1.shape
+        torch.Size([768, 1536])
+    """
     config._attn_implementation = ATTENTION
     shape = Shape.of(config)
     bits = shape.activation_bits
@@ -64,7 +76,7 @@ def copy_of(model: BertForSequenceClassification) -> BertForSequenceClassificati
 
 
 def without_dropout(model: BertForSequenceClassification) -> BertForSequenceClassification:
-    """Switch off every dropout of `model`, in place: quantized models are weak enough without."""
+    """Switch off every dropout of `model`, in place: quantized models underfit, and need none."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0

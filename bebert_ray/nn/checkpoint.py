@@ -45,8 +45,8 @@ def find_checkpoint(model: str) -> Checkpoint:
     """Resolve `model` (`bundled`, a directory, or a hub name) to a verified directory.
 
     Raises:
-        UserError: nothing there, not a BERT, files missing, a wrong hash, or a hub that does not
-            answer.
+        UserError: there is nothing, it is not a BERT, files are missing, a hash differs, or the hub
+            does not answer.
     """
     if model == BUNDLED:
         path = _bundled()

@@ -15,14 +15,19 @@ from bebert_ray.nn.shape import Shape
 
 @dataclass(frozen=True)
 class Importance:
-    """How much the loss feels each head and neuron: one tensor a layer, [heads] and [neurons]."""
+    """The sensitivity of the loss to each head and neuron: a tensor a layer, [heads], [neurons]."""
 
     heads: list[Tensor]
     neurons: list[Tensor]
 
 
 def kept_count(total: int, width: float) -> int:
-    """How many of `total` heads or neurons a width keeps: at least one."""
+    """The number of heads or neurons, of `total`, that a width keeps: at least one.
+
+    Example:
+        >>> kept_count(12, 0.5), kept_count(12, 0.01)
+        (6, 1)
+    """
     return max(1, round(total * width))
 
 

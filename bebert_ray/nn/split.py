@@ -1,4 +1,4 @@
-"""From full precision to ternary, and on to two binary halves (ternary weight splitting)."""
+"""From full precision to ternary (TWN), and on to two binary halves (ternary weight splitting)."""
 
 from __future__ import annotations
 
@@ -68,13 +68,23 @@ def split_weight(weight: Tensor, per_row: bool = False) -> tuple[Tensor, Tensor]
     * ``a = (S_I + S_K - S_J) / 2 S_I`` and ``b = (n / |I| S_I - S_all) / 2 (|J| + |K|)``,
       S_X the sum of |w| over X.
 
-    Both halves then have the mean magnitude alpha / 2, equal signs on I, opposite ones elsewhere.
+    Both halves then have the mean magnitude alpha / 2, equal signs on I, opposite signs elsewhere.
 
     Args:
         weight: latent ternary weight, [rows, columns].
         per_row: whether the ternary scale is per row.
 
+    Returns:
+        The halves, each of the shape and the dtype of `weight`.
+
     Source: BinaryBERT (Bai et al., 2021), section 3.1, eq. 4 to 8.
+
+    Example:
+        >>> from bebert_ray.nn.functions import binarize, ternarize
+        >>> weight = torch.tensor([[1.0, -2.0, 0.1, 0.3]])
+        >>> first, second = split_weight(weight)
+        >>> torch.equal(binarize(first) + binarize(second), ternarize(weight))
+        True
     """
     rows = weight.double() if per_row else weight.double().view(1, -1)
     mask = ternary_mask(weight, per_row).view_as(rows)
@@ -99,8 +109,8 @@ def split_weight(weight: Tensor, per_row: bool = False) -> tuple[Tensor, Tensor]
 
 def _with_scale(half: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
     # Rounding the latents to float32 can move their mean magnitude off alpha / 2 by one last bit.
-    # What is missing goes to the largest of them, and the split model's weights equal the ternary
-    # ones to the last bit.
+    # The difference is added to the largest of them, and the split model's weights equal the
+    # ternary ones to the last bit.
     half = half.to(weight.dtype)
     missing = scale * half.shape[1] - half.abs().sum(1, keepdim=True, dtype=torch.float64)
     largest = half.abs().argmax(1, keepdim=True)

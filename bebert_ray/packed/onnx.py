@@ -1,12 +1,12 @@
-"""A packed ensemble as an ONNX graph, which stock engines run.
+"""A packed ensemble as an ONNX graph, for onnxruntime and other engines.
 
-Binary weights stay integers, activations are quantized by plain operators, and the output is what
-`BebertForSequenceClassification` gives. Needs the package `onnx` (extra `onnx`).
+Binary weights stay integers, activations are quantized by plain operators, and the output is that
+of `BebertForSequenceClassification`. Needs the package `onnx` (extra `onnx`).
 
-Engines sum in another order than torch, and an activation that lies on the border between two
-levels ends on the other one there. The logits of a trained six-layer model so differ by some
-thousandths, and by 0.05 at most on MRPC; those of torch with AVX2 and with AVX-512 by 0.008. Where
-classes are all but tied the prediction can be another: of 408 it was, for 2.
+Engines sum in another order than torch. An activation on the border between two levels can so get
+the other level. The logits of a trained six-layer model differ by some thousandths, and on MRPC by
+0.05 at most; those of torch with AVX2 and with AVX-512 differ by 0.008. Nearly tied predictions can
+change: 2 of 408 did.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def export_onnx(
             opens the file. `nbits`: two bits, for onnxruntime from 1.23 on, which keeps them so.
 
     Raises:
-        UserError: the FFN has an activation function that is not known here, or the file cannot be
+        UserError: the FFN has an activation function without a counterpart, or the file cannot be
             written.
     """
     try:

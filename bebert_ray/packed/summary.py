@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Summary:
-    """What an ensemble costs.
+    """The costs of an ensemble.
 
     Attributes:
         tokens: length of the sentence that operations are counted for.
         float_bits: width of what stays a float in the file.
-        layers: of one member; those that differ in their number alone are added up, and a `*`
-            stands for it.
-        counts: how many layers each of these is.
-        members: how many there are.
+        layers: of one member; layers that differ only in their number are added up, and a `*`
+            stands for the number.
+        counts: the number of layers that each of these adds up.
+        members: the number of members.
         ensemble: all of them together.
         full: a model of the same checkpoint in full precision, in 32 bits.
         files: bytes on disk by name of the file; None if there are no files.
@@ -55,7 +55,7 @@ class Summary:
         return text.getvalue()
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, with what follows from it, in JSON's types."""
+        """All fields, with derived figures, in JSON's types."""
         layers = [
             asdict(cost)
             | {"count": count, "bit_operations": cost.bit_operations, "flops": cost.flops}
@@ -75,14 +75,21 @@ def summarize(
     tokens: int = TOKENS,
     directory: Path | None = None,
 ) -> Summary:
-    """Count what members of a shape cost; no weights are needed.
+    """Count the costs of members of a shape; no weights are needed.
 
     Args:
         member: the configuration of a member, see `nn.bert.outline`.
-        members: how many there are.
-        float_bits: width in which the file has its floats.
+        members: the number of members.
+        float_bits: bits of a float in the file.
         tokens: length of a sentence.
         directory: of the packed model, if there is one.
+
+    Example:
+        >>> config = BertConfig()
+        >>> Shape(0.5, "split", 8).write_to(config)
+        >>> summary = summarize(config, members=2, float_bits=16)
+        >>> round(summary.full.bytes / summary.ensemble.bytes, 1)
+        12.3
     """
     every = costs(outline(member), tokens, float_bits)
     full = copy.deepcopy(member)
@@ -102,7 +109,7 @@ def summarize(
 
 
 def stored_bytes(directory: Path) -> dict[str, int]:
-    """What the tensors of a packed model take in its file.
+    """The bytes that tensors of a packed model take in its file.
 
     Returns:
         Bytes of the binary `weights`, their `scales` and the `floats`, without those of members
