@@ -7,22 +7,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from bebert_ray.boosting.vote import combine
 from bebert_ray.data.metrics import primary
 from bebert_ray.data.tasks import Task
 
 Floats = NDArray[np.float64]
 Score = Callable[[Floats], Floats]
 """From the scores of A ensembles, [A, K, n], to their metric, [A]."""
-
-
-def outputs_of(logits: NDArray[np.float32]) -> Floats:
-    """What members put into the vote, [M, K, n]: see `aggregate.combine`.
-
-    Args:
-        logits: of M members, [M, n, K].
-    """
-    return np.stack([combine(one[None], [1.0]).T for one in logits])
 
 
 def scorer(task: Task, labels: NDArray[np.generic]) -> Score:

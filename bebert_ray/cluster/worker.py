@@ -18,7 +18,7 @@ from bebert_ray.config import Config
 from bebert_ray.config.recipes import MODEL
 from bebert_ray.data.columns import Columns
 from bebert_ray.data.tasks import Task
-from bebert_ray.nn.bert import Checkpoint
+from bebert_ray.nn.checkpoint import Checkpoint
 from bebert_ray.pipeline.pack import leave_packed
 from bebert_ray.pipeline.steps import Step
 from bebert_ray.storage import Artifact, Location

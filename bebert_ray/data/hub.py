@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bebert_ray.data.corpus import Corpus, Split
 from bebert_ray.data.tasks import TASKS, Task
 from bebert_ray.errors import UserError
+from bebert_ray.hub import is_reachable
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 REPOSITORY = "nyu-mll/glue"
-PROBE_SECONDS = 2.0
-"""How long the hub may take to answer at all before it counts as out of reach."""
 
 
 def load_hub(name: str) -> Corpus:
@@ -71,22 +69,3 @@ def _offline_unless_reachable() -> Iterator[bool]:
         yield config.HF_HUB_OFFLINE
     finally:
         config.HF_HUB_OFFLINE = before
-
-
-def is_reachable(endpoint: str) -> bool:
-    """Whether a hub answers within `PROBE_SECONDS`, whatever it says."""
-    from huggingface_hub import get_session
-
-    answers: list[Any] = []
-
-    def probe() -> None:
-        try:
-            answers.append(get_session().head(endpoint, timeout=PROBE_SECONDS))
-        except Exception:  # no answer, for whatever reason
-            return
-
-    # A thread, because no timeout of the HTTP client covers a name server that does not answer.
-    thread = threading.Thread(target=probe, daemon=True)
-    thread.start()
-    thread.join(PROBE_SECONDS)
-    return bool(answers)

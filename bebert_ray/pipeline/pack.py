@@ -10,7 +10,8 @@ import numpy as np
 
 from bebert_ray.boosting.vote import combine
 from bebert_ray.data.metrics import evaluate
-from bebert_ray.nn.bert import load_model, load_tokenizer
+from bebert_ray.nn.bert import load_model
+from bebert_ray.nn.checkpoint import load_tokenizer
 from bebert_ray.packed.manifest import CARD
 from bebert_ray.packed.model import BebertForSequenceClassification, packed_model
 from bebert_ray.packed.summary import stored_bytes

@@ -21,7 +21,7 @@ from bebert_ray.data.holdout import split_holdout
 from bebert_ray.data.sources import load_corpus
 from bebert_ray.data.tasks import Task
 from bebert_ray.errors import UserError
-from bebert_ray.nn.bert import Checkpoint, find_checkpoint, load_encoder, load_tokenizer
+from bebert_ray.nn.checkpoint import Checkpoint, find_checkpoint, load_encoder, load_tokenizer
 from bebert_ray.pipeline.config_file import CONFIG, keep_config, kept_config
 from bebert_ray.storage import (
     Artifact,

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 import bebert_ray.packed  # noqa: F401  tells the Auto classes of packed ensembles
 from bebert_ray.data.batches import eval_batches
@@ -19,6 +20,10 @@ from bebert_ray.errors import UserError
 from bebert_ray.predict.rows import Added
 from bebert_ray.storage import Location, exists, fingerprint, local_copy
 from bebert_ray.storage.hashing import checksum
+
+# transformers prints a loading report and a progress bar; problems are told in one message here.
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
 
 _TOKENIZED_TOGETHER = 256  # texts; the tokens of many long ones would take gigabytes
 _PAD_MULTIPLE = 8

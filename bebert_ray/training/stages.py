@@ -17,8 +17,9 @@ from torch import Tensor
 from bebert_ray.config.recipes import Stage, activation_bits
 from bebert_ray.config.schema import BinaryConfig, HalfConfig, TeacherConfig, TernaryConfig
 from bebert_ray.data.batches import collate, epoch_batches
-from bebert_ray.nn.bert import copy_of, load_encoder, without_dropout
+from bebert_ray.nn.bert import copy_of, without_dropout
 from bebert_ray.nn.binarize import binarize_
+from bebert_ray.nn.checkpoint import load_encoder
 from bebert_ray.nn.narrow import importance, narrow_
 from bebert_ray.nn.quantizers import calibrate_
 from bebert_ray.nn.split import split_, ternarize_

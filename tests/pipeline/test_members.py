@@ -13,7 +13,7 @@ from bebert_ray.config.recipes import STAGE_NAMES
 from bebert_ray.data.columns import Columns
 from bebert_ray.data.corpus import Corpus, Split
 from bebert_ray.data.tasks import TASKS
-from bebert_ray.nn.bert import Checkpoint
+from bebert_ray.nn.checkpoint import Checkpoint
 from bebert_ray.pipeline.members import Ensemble, keep_weights, member_steps
 from bebert_ray.pipeline.prepare import Prepared
 from bebert_ray.storage import Artifact, Location

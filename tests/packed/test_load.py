@@ -10,7 +10,7 @@ from transformers import BertForSequenceClassification
 
 from bebert_ray.errors import UserError
 from bebert_ray.packed import check, packed_model
-from bebert_ray.packed.places import find_model
+from bebert_ray.packed.load import find_model
 from bebert_ray.storage import Location, commit
 
 
