@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bebert_ray.boosting.scores import Floats, outputs_of, scorer
+from bebert_ray.boosting.scores import outputs_of
 from bebert_ray.boosting.vote import combine
-from bebert_ray.data.metrics import evaluate, primary
+from bebert_ray.data.metrics import Floats, evaluate, primary, scorer
 from bebert_ray.data.tasks import Task
 
 EVALUATIONS = 20_000

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 from ray import tune
 
-from bebert_ray.boosting.scores import worst
 from bebert_ray.boosting.vote import combine
 from bebert_ray.cli.common import console
 from bebert_ray.cluster.pool import PATIENCE, Crew
 from bebert_ray.cluster.resources import Allotments, Node, allot
 from bebert_ray.config import Config
 from bebert_ray.config.recipes import kind_of
-from bebert_ray.data.metrics import evaluate, primary
+from bebert_ray.data.metrics import evaluate, primary, worst
 from bebert_ray.errors import Diverged, RunError, UserError
 from bebert_ray.pipeline.driver import Run
 from bebert_ray.pipeline.prepare import Prepared, open_run
