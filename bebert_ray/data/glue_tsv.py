@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bebert_ray.data.corpus import Corpus, Split
-from bebert_ray.data.tables import Table, read_tsv, to_split
+from bebert_ray.data.tables import Table, read_table, to_split
 from bebert_ray.data.tasks import TASKS, Task
 from bebert_ray.errors import UserError
 
@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a task's files keep text and label.
+    """The columns of a task's files that hold text and label.
 
     Attributes:
         text_columns: Column names in the files, which differ from the hub's for some tasks.
@@ -78,9 +78,9 @@ def load_glue_directory(name: str, root: Path) -> Corpus:
 def _read_split(task: Task, split: str, path: Path) -> Split:
     layout = LAYOUTS[task.name]
     wanted = (*layout.text_columns, layout.label_column)
-    skip_broken = task.name == "qqp" and split == "train"
-    table = read_tsv(path, wanted, header=layout.header, skip_broken=skip_broken)
-    if skip_broken:
+    skip_bad = task.name == "qqp" and split == "train"
+    table = read_table(path, wanted, header=layout.header, skip_bad=skip_bad)
+    if skip_bad:
         _warn_of_gaps(table)
     return to_split(
         table, layout.text_columns, layout.label_column, layout.labels, layout.score_range
@@ -90,4 +90,4 @@ def _read_split(task: Task, split: str, path: Path) -> Split:
 def _warn_of_gaps(table: Table) -> None:
     gaps = table.lines[-1] - 1 - len(table.lines) if table.lines else 0
     if gaps:
-        _log.warning("%s: left out %d lines with the wrong number of columns", table.path, gaps)
+        _log.warning("%s: left out %d lines with the wrong number of columns", table.name, gaps)

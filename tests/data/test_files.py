@@ -3,14 +3,14 @@ import json
 import numpy as np
 import pytest
 
-from bebert_ray.config import DataConfig
 from bebert_ray.data.files import load_files
+from bebert_ray.data.sources import Source
 from bebert_ray.errors import UserError
 
 
 def config(path, **options):
     columns = {"text_columns": ("text",), "label_column": "mood"}
-    return DataConfig(path=str(path), **(columns | options))
+    return Source(path=str(path), **(columns | options))
 
 
 def write(path, n=40, moods=("sad", "glad")):
@@ -95,4 +95,4 @@ def test_unclear_paths(tmp_path, names, path, complaint):
 
 def test_columns_must_be_named(tmp_path):
     with pytest.raises(UserError, match=r"needs data\.path, data\.text_columns"):
-        load_files(DataConfig(path=str(tmp_path)), seed=0)
+        load_files(Source(path=str(tmp_path)), seed=0)

@@ -82,7 +82,7 @@ def test_the_list_is_there_before_the_output(score, tmp_path, monkeypatch):
 def test_a_part_goes_through_json():
     from dataclasses import asdict
 
-    from bebert_ray.predict.rows import Span
+    from bebert_ray.data.formats import Span
 
     part = Part("part-000001.csv", "/in.csv", Span(10, 20, 3, 7))
     assert Part.parse(json.loads(json.dumps(asdict(part)))) == part

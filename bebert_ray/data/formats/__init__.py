@@ -9,6 +9,7 @@ from bebert_ray.data.formats.delimited import CSV, TSV, tsv_with_header
 from bebert_ray.data.formats.json_lines import JSON, JSONL
 from bebert_ray.data.formats.parquet import PARQUET
 from bebert_ray.errors import UserError
+from bebert_ray.storage import Location
 
 __all__ = [
     "CSV",
@@ -52,21 +53,22 @@ def format_of(name: str) -> Format:
     return kind
 
 
-def whole_format_of(name: str) -> Format:
+def whole_format_of(location: Location) -> Format:
     """The format of a file that is read whole: one of `FORMATS`, .json, or text packed with gzip.
 
     Raises:
         UserError: The suffix names none.
 
     Example:
-        >>> whole_format_of("train.jsonl.gz") is JSONL
+        >>> whole_format_of(Location.parse("/data/train.jsonl.gz")) is JSONL
         True
     """
-    suffix = PurePosixPath(name.lower().removesuffix(".gz")).suffix
+    name = location.name.lower()
+    suffix = PurePosixPath(name.removesuffix(".gz")).suffix
     kind = {**FORMATS, ".json": JSON}.get(suffix)
-    if kind is None or (kind is PARQUET and name.lower().endswith(".gz")):
+    if kind is None or (kind is PARQUET and name.endswith(".gz")):
         raise UserError(
-            f"{name}: cannot tell its format; the name must end in {SUFFIXES} or .json (text may be "
-            "packed: .csv.gz)"
+            f"{location}: cannot tell its format; the name must end in {SUFFIXES} or .json (text "
+            "may be packed: .csv.gz)"
         )
     return kind

@@ -17,7 +17,7 @@ from bebert_ray.storage import Location
 
 
 class _Lines:
-    """The lines of a file for `csv.reader`; those of a row that cannot be parsed can be put back."""
+    """The lines of a file for `csv.reader`; those of a row with an error can be put back."""
 
     def __init__(self, lines: Iterable[bytes]):
         self._lines, self._back = iter(lines), deque[bytes]()
@@ -59,7 +59,7 @@ def csv_records(lines: Iterable[bytes], alone: int = 0) -> Iterator[Record]:
 
     Where the quotes do not add up, only the line where the row starts is bad: a quote that is not
     closed must not make the rows behind it unreadable. The lines that were read in search of its
-    end are then parsed one by one, so that no line is parsed more than three times.
+    end are then parsed one by one, so that no line is parsed more than twice.
 
     Args:
         lines: Each with its line feed.

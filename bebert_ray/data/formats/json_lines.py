@@ -144,6 +144,4 @@ def _json_columns(location: Location, text_columns: Sequence[str]) -> list[str]:
 
 
 # For training alone: it cannot be cut into spans.
-JSON = Format(
-    columns=_json_columns, cut=JSONL.cut, read=_read_json, write=JSONL.write, unit="item"
-)
+JSON = Format(columns=_json_columns, cut=JSONL.cut, read=_read_json, write=JSONL.write, unit="item")

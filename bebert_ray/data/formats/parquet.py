@@ -34,7 +34,12 @@ def _is_text(kind: pa.DataType) -> bool:
     if types.is_dictionary(kind):
         kind = kind.value_type
     # A column of nulls alone has no type: each of its rows lacks the text.
-    return types.is_null(kind) or types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    return (
+        types.is_null(kind)
+        or types.is_string(kind)
+        or types.is_large_string(kind)
+        or types.is_string_view(kind)
+    )
 
 
 def _cut(location: Location, limit: int) -> Iterator[Span]:
@@ -48,9 +53,7 @@ def _cut(location: Location, limit: int) -> Iterator[Span]:
         yield Span(start, stop, stop - start, start + 1)
 
 
-def _read(
-    location: Location, span: Span | None, wanted: Sequence[str], _: Sequence[str]
-) -> Rows:
+def _read(location: Location, span: Span | None, wanted: Sequence[str], _: Sequence[str]) -> Rows:
     if span is None:
         with _opened(location) as file:
             table = file.read(columns=list(wanted))

@@ -49,9 +49,7 @@ def check_names(names: Sequence[str], where: str) -> None:
         if not is_utf8(name):
             raise UserError(f"{where}: the name of a class, {shown(name)}, is not UTF-8 text")
         if name in seen:
-            raise UserError(
-                f"{where}: two classes are named {shown(name)}; give each its own name"
-            )
+            raise UserError(f"{where}: two classes are named {shown(name)}; give each its own name")
         seen.add(name)
 
 

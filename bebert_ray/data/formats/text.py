@@ -112,7 +112,7 @@ def opened(location: Location) -> Iterator[tuple[io.BufferedReader, int]]:
 
 
 def decoded(line: bytes) -> str:
-    """A line as text. Bytes that are not UTF-8 become lone surrogates, and are written unchanged."""
+    """A line as text; bytes that are not UTF-8 become surrogates, and are written unchanged."""
     return line.decode(errors="surrogateescape")
 
 
