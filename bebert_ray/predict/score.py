@@ -62,7 +62,7 @@ def score_part(job: Job, classifier: Classifier, part: Part) -> int:
     scores = classifier.score([[column[i] for i in kept] for column in rows.values])
     finite = np.isfinite(scores).all(axis=1)
     bad += [(rows.numbers[kept[i]], _NOT_FINITE) for i in np.flatnonzero(~finite)]
-    kept = [position for position, good in zip(kept, finite, strict=True) if good]
+    kept = [kept[i] for i in np.flatnonzero(finite)]
     if bad:
         lines = [{"file": part.source, "row": row, "reason": reason} for row, reason in sorted(bad)]
         text = "".join(json.dumps(line) + "\n" for line in lines)

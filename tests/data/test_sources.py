@@ -1,4 +1,5 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from bebert_ray.data import sources
@@ -47,3 +48,27 @@ def test_custom_reads_the_users_files(tmp_path):
     corpus = load_corpus("custom", data, 0)
     assert corpus.task.labels == ("no", "yes")
     assert len(corpus.train) == 10
+
+
+def test_classes_without_rows_are_named(tmp_path, caplog):
+    (tmp_path / "train.csv").write_text("text,label\n" + "good,yes\nbad,no\nso,maybe\n" * 5)
+    source = Source(path=str(tmp_path), text_columns=("text",), label_column="label")
+    (tmp_path / "dev.csv").write_text("text,label\ngood,yes\nbad,no\n")
+    load_corpus("custom", source, 0)
+    assert "dev: no row is of the class 'maybe'" in caplog.text
+    caplog.clear()
+    (tmp_path / "dev.csv").write_text("text,label\ngood,yes\nbad,yes\n")
+    load_corpus("custom", source, 0)
+    assert "dev: all 2 rows are of the class 'yes'" in caplog.text
+    caplog.clear()
+    (tmp_path / "dev.csv").write_text("text,label\ngood,yes\nbad,no\nso,maybe\n")
+    load_corpus("custom", source, 0)
+    assert not caplog.text
+
+
+def test_tables_in_memory_are_for_custom_tasks():
+    table = pa.table({"text": list("abcd"), "label": [0, 1, 0, 1]})
+    source = Source(text_columns=("text",), label_column="label", max_train=2)
+    assert len(load_corpus("custom", source, 0, tables={"train": table}).train) == 2
+    with pytest.raises(UserError, match="need task custom"):
+        load_corpus("sst2", source, 0, tables={"train": table})

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bebert_ray.data.tables import read_table, spelled_labels, to_split
+from bebert_ray.data.tables import read_table, similar_labels, spelled_labels, table_of, to_split
 from bebert_ray.errors import UserError
 
 RECORDS = [
@@ -166,3 +166,42 @@ def test_missing_label_of_a_data_frame(tmp_path):
     table = read_table(write(tmp_path / "a.parquet", records), WANTED)
     with pytest.raises(UserError, match="row 2: no label"):
         spelled_labels(table, "label")
+
+
+@pytest.mark.parametrize("label", [["a", "b"], {"a": 1}, []])
+def test_labels_that_are_no_single_value(tmp_path, label):
+    records = [{"text": "x", "label": ["c"]}, {"text": "x", "label": label}]
+    table = read_table(
+        write(tmp_path / "a.jsonl", [{"text": "x", "label": "ok"}, *records]), WANTED
+    )
+    with pytest.raises(UserError, match=r"line 2: label \['c'\] in column 'label' is not a single"):
+        spelled_labels(table, "label")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("score", [1e300, -1e39])
+def test_scores_out_of_range(tmp_path, suffix, score):
+    records = [{"text": "x", "label": 0.5}, {"text": "x", "label": score}]
+    table = read_table(write(tmp_path / f"a{suffix}", records), WANTED)
+    with pytest.raises(UserError, match=r"(line 3|line 2|row 2): score .* is out of range"):
+        to_split(table, ["text"], "label", None)
+
+
+def test_a_score_of_many_digits(tmp_path):
+    table = read_table(write(tmp_path / "a.jsonl", [{"text": "x", "label": 10**400}]), WANTED)
+    with pytest.raises(UserError, match="line 1: score a number of more than 300 digits must be"):
+        to_split(table, ["text"], "label", None)
+
+
+def test_tables_in_memory_are_checked_as_files_are():
+    double = pa.Table.from_arrays([pa.array(["a"])] * 2, ["text", "text"])
+    with pytest.raises(UserError, match="train: 2 columns are named 'text'"):
+        table_of("train", double, ["text"])
+    bad = pa.table({"text": pa.array([b"\xff"]).view(pa.string()), "label": ["a"]})
+    with pytest.raises(UserError, match="train, row 1: column 'text' holds what is not UTF-8"):
+        to_split(table_of("train", bad, WANTED), ["text"], "label", ["a"])
+
+
+def test_similar_labels():
+    assert similar_labels(["a", "b", "nan"]) == []
+    assert similar_labels(["A", "a", "0.0", "0"]) == [["A", "a"], ["0.0", "0"]]

@@ -53,7 +53,7 @@ def test_directories_are_searched_and_files_are_named(data, output):
 def test_input_that_cannot_be_read_is_refused(data, output, tmp_path):
     with pytest.raises(UserError, match=r"nowhere: there is no such file"):
         found([tmp_path / "nowhere"], output)
-    with pytest.raises(UserError, match=r"README\.md.*\.parquet, \.csv, \.tsv, \.jsonl"):
+    with pytest.raises(UserError, match=r"README\.md.*\.csv, \.tsv, \.jsonl, \.parquet"):
         found([data / "README.md"], output)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty: holds no file"):

@@ -54,7 +54,7 @@ class _Lines:
         return max(0, len(back) - (not self.ended))
 
 
-def csv_records(lines: Iterable[bytes], alone: int = 0) -> Iterator[Record]:
+def csv_records(lines: Iterable[bytes], span: Span | None = None) -> Iterator[Record]:
     """The rows of CSV, in which a quoted field may span lines.
 
     Where the quotes do not add up, only the line where the row starts is bad: a quote that is not
@@ -63,11 +63,11 @@ def csv_records(lines: Iterable[bytes], alone: int = 0) -> Iterator[Record]:
 
     Args:
         lines: Each with its line feed.
-        alone: How many of the first lines to parse one by one.
+        span: The span that they are; it says how many of the first lines to parse one by one.
     """
     if csv.field_size_limit() < base.MAX_BYTES:
         csv.field_size_limit(base.MAX_BYTES)
-    source, line = _Lines(lines), 0
+    source, line, alone = _Lines(lines), 0, span.alone if span else 0
     rows = csv.reader(source, strict=True)
     while True:
         source.clear()
@@ -88,8 +88,8 @@ def csv_records(lines: Iterable[bytes], alone: int = 0) -> Iterator[Record]:
         line += len(source.taken)
 
 
-def tsv_records(lines: Iterable[bytes], _: int = 0) -> Iterator[Record]:
-    """The rows of TSV. A blank line is a row of one empty field, unless only blank ones follow."""
+def tsv_records(lines: Iterable[bytes], span: Span | None = None) -> Iterator[Record]:
+    """The rows of TSV. A blank line is a row of one empty field, unless it ends the file."""
     blank: list[Record] = []
     for number, line in enumerate(lines):
         # Not str.splitlines: GLUE text holds Unicode line separators, which end no row.
@@ -102,11 +102,13 @@ def tsv_records(lines: Iterable[bytes], _: int = 0) -> Iterator[Record]:
             yield from blank
             blank.clear()
         yield record
+    if span:  # cut where another row follows
+        yield from blank
 
 
 def _header(parse: Records, location: Location, _: Sequence[str] = ()) -> list[str]:
     with opened(location) as (lines, _mark):
-        head = next(parse(lines, 0), None)
+        head = next(parse(lines, None), None)
     if head is None:
         raise UserError(f"{location}: is empty")
     if head.problem:

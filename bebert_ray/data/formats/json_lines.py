@@ -17,7 +17,7 @@ from bebert_ray.storage import Location
 _LOOKED_AT = 100  # JSON objects whose keys are taken for the columns of a file
 
 
-def jsonl_records(lines: Iterable[bytes], _: int = 0) -> Iterator[Record]:
+def jsonl_records(lines: Iterable[bytes], _: Span | None = None) -> Iterator[Record]:
     """The lines, stripped of blanks."""
     for number, line in enumerate(lines):
         yield Record(number, len(line), line.strip())

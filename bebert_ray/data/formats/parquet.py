@@ -34,12 +34,8 @@ def _is_text(kind: pa.DataType) -> bool:
     if types.is_dictionary(kind):
         kind = kind.value_type
     # A column of nulls alone has no type: each of its rows lacks the text.
-    return (
-        types.is_null(kind)
-        or types.is_string(kind)
-        or types.is_large_string(kind)
-        or types.is_string_view(kind)
-    )
+    tests = (types.is_null, types.is_string, types.is_large_string, types.is_string_view)
+    return any(test(kind) for test in tests)
 
 
 def _cut(location: Location, limit: int) -> Iterator[Span]:

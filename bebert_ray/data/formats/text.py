@@ -43,14 +43,14 @@ class Record(NamedTuple):
         return bool(self.value or self.problem)
 
 
-Records = Callable[[Iterable[bytes], int], Iterator[Record]]
-"""From lines, each with its line feed, and the number of them to parse alone, to records."""
+Records = Callable[[Iterable[bytes], Span | None], Iterator[Record]]
+"""From lines, each with its line feed, to records. The span is the one that they are, if any."""
 
 
 def cut(parse: Records, location: Location, limit: int, headed: bool) -> Iterator[Span]:
     """Cut a file into spans of at most ``limit`` rows; ``headed`` files begin with a header."""
     with opened(location) as (lines, position):
-        found = parse(lines, 0)
+        found = parse(lines, None)
         if headed:
             position += next(found).size
         start = first = rows = alone = 0
@@ -72,7 +72,7 @@ def records(
     """The rows of a span, or of the whole file without its header, each with its line from 1."""
     if span is None:
         with opened(location) as (lines, _):
-            found = parse(lines, 0)
+            found = parse(lines, None)
             if headed:
                 next(found, None)
             for record in found:
@@ -85,7 +85,7 @@ def records(
             content = file.read(span.stop - span.start)
     except OSError as error:
         raise unreadable(location, error) from error
-    for record in parse(io.BytesIO(content), span.alone):
+    for record in parse(io.BytesIO(content), span):
         if record.is_row:
             yield span.first + record.line, record
 

@@ -122,7 +122,7 @@ def test_a_csv_file_without_a_header_is_refused(write, content):
 
 
 def test_a_file_that_is_gone_is_told_by_name(tmp_path):
-    with pytest.raises(UserError, match=r"gone\.csv: cannot be read"):
+    with pytest.raises(UserError, match=r"gone\.csv: there is no such file"):
         list(CSV.cut(Location.of(tmp_path / "gone.csv"), 5))
 
 
