@@ -121,13 +121,17 @@ def _matthews(predicted: NDArray[Any], labels: NDArray[Any]) -> Floats:
     With c of n examples right, p_k times class k predicted and t_k times true,
     (c n - sum_k p_k t_k) / sqrt((n^2 - sum_k p_k^2) (n^2 - sum_k t_k^2)); 0 where that is 0 / 0.
     """
-    n, classes = labels.size, range(int(max(predicted.max(), labels.max())) + 1)
+    n = labels.size
     right = (predicted == labels).sum(axis=1)
-    true = np.array([(labels == k).sum() for k in classes])
-    guessed = np.stack([(predicted == k).sum(axis=1) for k in classes], axis=1)
+    counts, left = [], np.full(len(predicted), n)
+    while left.any():  # up to the highest class that is predicted
+        counts.append((predicted == len(counts)).sum(axis=1))
+        left -= counts[-1]
+    guessed = np.stack(counts, axis=1)
+    true = np.bincount(labels, minlength=len(counts))
     spread = n**2 - (guessed**2).sum(axis=1)
     scale = np.sqrt(spread * float(n**2 - (true**2).sum()))
-    return _ratio(right * n - guessed @ true, scale)
+    return _ratio(right * n - guessed @ true[: len(counts)], scale)
 
 
 def _pearson(predicted: NDArray[Any], labels: NDArray[Any]) -> Floats:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 import bebert_ray.packed  # noqa: F401  registers packed ensembles with the Auto classes
 from bebert_ray.data.batches import eval_batches
+from bebert_ray.data.columns import warn_of_unknown
 from bebert_ray.data.formats import Added, listed
 from bebert_ray.data.formats.safe import check_names
 from bebert_ray.errors import UserError
@@ -27,14 +28,12 @@ _TOKENIZED_TOGETHER = 256  # texts; the tokens of many long ones would take giga
 _PAD_MULTIPLE = 8
 _LENGTH = 512  # tokens, for models that name no limit
 _DECIMALS = 7  # of a probability; models compute in float32, which tells no more apart
-_UNKNOWN = 0.9  # share of unknown tokens that calls for a warning
 
 # What loading raises where files are missing, of another kind, or damaged.
 _UNLOADABLE = (
     *(OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, ImportError),
     SafetensorError,
 )
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,10 @@ class Classifier:
             path = local_copy(model)
             self._tokenizer: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
             loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-                path, trust_remote_code=False, output_loading_info=True
+                path,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are named and refused below
             )
         except _UNLOADABLE as error:
             raise _unloadable(model, error) from error
@@ -193,7 +195,10 @@ class Classifier:
             examples += [dict(zip(columns, row, strict=True)) for row in rows]
         if examples and not self._checked:
             self._checked = True
-            _warn_of_unknown(self._name, self._tokenizer, examples)
+            tokens = np.fromiter(
+                chain.from_iterable(example["input_ids"] for example in examples), np.int64
+            )
+            warn_of_unknown(tokens, self._tokenizer, self._name)
         return examples
 
     @torch.inference_mode()
@@ -240,18 +245,6 @@ def _check_tensors(name: str, found: Mapping[str, Any]) -> None:
                 f"{name}: {what} {listed(keys)}; give a sequence classifier that was trained, "
                 "saved whole"
             )
-
-
-def _warn_of_unknown(name: str, tokenizer: Any, examples: list[dict[str, list[int]]]) -> None:
-    special = set(tokenizer.all_special_ids)
-    unknown = tokenizer.unk_token_id
-    tokens = [token for example in examples for token in example["input_ids"]]
-    words = [token for token in tokens if token == unknown or token not in special]
-    if words and unknown is not None and words.count(unknown) >= _UNKNOWN * len(words):
-        _log.warning(
-            "%s: %d of %d tokens are unknown to its tokenizer; it may be another model's",
-            *(name, words.count(unknown), len(words)),
-        )
 
 
 def _unloadable(model: Location, error: Exception) -> UserError:
