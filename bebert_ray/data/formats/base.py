@@ -113,7 +113,7 @@ def listed(names: Sequence[str], limit: int = 120) -> str:
         >>> listed(["text", "label"])
         'text, label'
         >>> listed([f"column_{i}" for i in range(5000)], limit=30)
-        'column_0, column_1, … (4,998 more)'
+        'column_0, column_1, column_2, … (4,997 more)'
     """
     total, count = 0, 0
     for name in names:
