@@ -123,9 +123,10 @@ def _matthews(predicted: NDArray[Any], labels: NDArray[Any]) -> Floats:
     """
     n = labels.size
     right = (predicted == labels).sum(axis=1)
-    counts, left = [], np.full(len(predicted), n)
+    counts: list[NDArray[np.int64]] = []
+    left = np.full(len(predicted), n)
     while left.any():  # up to the highest class that is predicted
-        counts.append((predicted == len(counts)).sum(axis=1))
+        counts.append(np.equal(predicted, len(counts)).sum(axis=1))
         left -= counts[-1]
     guessed = np.stack(counts, axis=1)
     true = np.bincount(labels, minlength=len(counts))

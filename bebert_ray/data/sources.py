@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -95,8 +94,14 @@ def _read(
         return demo_corpus()
     if source.path is not None:
         from bebert_ray.data.glue_tsv import load_glue_directory
+        from bebert_ray.storage import Location
 
-        return load_glue_directory(name, Path(source.path))
+        if source.path.startswith("hub:"):
+            raise UserError(
+                f"data.path={source.path}: is for task custom; leave data.path out to read task "
+                f"{name} from the hub"
+            )
+        return load_glue_directory(name, Location.parse(source.path))
     return load_hub(name)
 
 

@@ -66,7 +66,7 @@ def read_table(
     location = Location.of(place)
     kind = tsv_with_header(header) if header else whole_format_of(location)
     there = kind.columns(location, ())
-    if there or kind.unit == "row":  # what JSON names no columns for is told row by row
+    if there or kind.unit == "row":  # JSON without objects has bad rows alone
         where = str(location) if kind.unit == "row" else f"{location}, {kind.unit} 1"
         find_columns(there, wanted, where)
     rows = kind.read(location, None, wanted, ())

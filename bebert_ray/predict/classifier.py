@@ -109,7 +109,7 @@ def read_card(model: Location) -> Card:
 
 
 def _check_code(model: Location, name: str) -> None:
-    """Refuse a model that brings code of its own (`auto_map`); what is damaged is told later."""
+    """Refuse a model that brings code of its own (`auto_map`); damaged files are refused later."""
     try:
         settings = json.loads(read(model / name))
     except (FileNotFoundError, ValueError, RecursionError):
@@ -153,7 +153,7 @@ class Classifier:
         # Without a padding token, texts of different lengths cannot share a forward pass.
         self._pads = self._tokenizer.pad_token is not None
         self._batch_size = batch_size if self._pads else 1
-        if self._pads and self._model.config.pad_token_id is None:
+        if self._pads and getattr(self._model.config, "pad_token_id", 0) is None:
             self._model.config.pad_token_id = self._tokenizer.pad_token_id
         self._checked = False
 

@@ -39,6 +39,8 @@ def test_a_path_means_no_hub(tmp_path, monkeypatch):
     assert asked == ["sst2"]
     with pytest.raises(UserError, match=r"SST-2/train\.tsv: there is no such file.*task=custom"):
         load_corpus("SST-2", Source(path=str(tmp_path)), 0)
+    with pytest.raises(UserError, match="hub:a/b: is for task custom"):
+        load_corpus("SST-2", Source(path="hub:a/b"), 0)
 
 
 def test_custom_reads_the_users_files(tmp_path):
