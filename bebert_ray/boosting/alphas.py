@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bebert_ray.boosting.scores import scorer
 from bebert_ray.boosting.vote import Floats, combine, outputs, shares
-from bebert_ray.data.metrics import evaluate, primary
+from bebert_ray.data.metrics import evaluate, primary, scorer
 from bebert_ray.data.tasks import Task
 
 EVALUATIONS = 20_000

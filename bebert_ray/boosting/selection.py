@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bebert_ray.boosting.scores import scorer
 from bebert_ray.boosting.vote import outputs
+from bebert_ray.data.metrics import scorer
 from bebert_ray.data.tasks import Task
 
 STEPS = 10  # for each model that the ensemble may have

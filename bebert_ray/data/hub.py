@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,29 +25,50 @@ def load_hub(name: str) -> Corpus:
     Raises:
         UserError: The hub cannot be reached and the task is not in the cache.
     """
-    import datasets
-
     task = TASKS[name]
-    with _offline_unless_reachable() as offline:
-        try:
-            splits = datasets.load_dataset(REPOSITORY, name)
-        except Exception as error:  # whatever the HTTP client below raises, to the user it is this
-            problem = (
-                "the hub cannot be reached (or is switched off by HF_HUB_OFFLINE), and the task is "
-                "not in the cache"
-                if offline
-                else f"the hub's copy failed to load: {error}"
-            )
-            raise UserError(
-                f"{REPOSITORY} ({name}): {problem}. To do without the hub, set data.path to a "
-                f"directory in the official GLUE layout, which holds {task.directory}/train.tsv"
-            ) from error
+    splits = _load(
+        (REPOSITORY, name),
+        f"directory in the official GLUE layout, which holds {task.directory}/train.tsv",
+    )
     train = _to_split(task, splits["train"])
     dev = {
         split: _to_split(task, splits[split.replace("dev", "validation")])
         for split in task.dev_splits
     }
     return Corpus(task, train, dev)
+
+
+def load_dataset(name: str) -> Any:
+    """Load a dataset's splits from the hub or the cache: ``owner/name``, or ``owner/name:config``.
+
+    Raises:
+        UserError: As `load_hub`.
+    """
+    repository, _, config = name.partition(":")
+    return _load(
+        (repository, config) if config else (repository,),
+        "file of yours (CSV, TSV, JSONL or Parquet)",
+    )
+
+
+def _load(arguments: tuple[str, ...], instead: str) -> Any:
+    import datasets
+
+    with _offline_unless_reachable() as offline:
+        try:
+            return datasets.load_dataset(*arguments)
+        except Exception as error:  # whatever the HTTP client below raises, to the user it is this
+            reason = (str(error).splitlines() or [repr(error)])[0][:120]
+            problem = (
+                "the hub cannot be reached (or is switched off by HF_HUB_OFFLINE), and the data "
+                "are not in the cache"
+                if offline
+                else f"the hub's copy failed to load: {reason}"
+            )
+            raise UserError(
+                f"{arguments[0]}{''.join(f' ({name})' for name in arguments[1:])}: {problem}. To "
+                f"do without the hub, set data.path to a {instead}"
+            ) from error
 
 
 def _to_split(task: Task, dataset: Dataset) -> Split:
@@ -57,7 +78,7 @@ def _to_split(task: Task, dataset: Dataset) -> Split:
 
 @contextmanager
 def _offline_unless_reachable() -> Iterator[bool]:
-    """Switch `datasets` to its cache, for the block, when the hub gives no sign of life.
+    """Switch `datasets` to its cache, for the block, when the hub does not answer.
 
     Left alone, the library tries again for some 20 seconds before it gives up.
     """

@@ -18,7 +18,7 @@ from bebert_ray.config.schema import Precision
 from bebert_ray.data.columns import Columns, load_columns, save_columns, tokenize
 from bebert_ray.data.corpus import Corpus
 from bebert_ray.data.holdout import split_holdout
-from bebert_ray.data.sources import load_corpus
+from bebert_ray.data.sources import Source, load_corpus
 from bebert_ray.data.tasks import Task
 from bebert_ray.errors import UserError
 from bebert_ray.nn.checkpoint import Checkpoint, find_checkpoint, load_encoder, load_tokenizer
@@ -97,7 +97,16 @@ def prepare(config: Config, tables: Mapping[str, Any] | None = None) -> Prepared
     directory = _run_directory(config)
     config = _with_precision(config, directory)
     _check_directory(directory, config)
-    corpus = load_corpus(config.task, config.data, config.seed)
+    data_config = config.data
+    source = Source(
+        path=data_config.path,
+        dev_path=data_config.dev_path,
+        text_columns=data_config.text_columns,
+        label_column=data_config.label_column,
+        kind=data_config.kind,
+        max_train=data_config.max_train,
+    )
+    corpus = load_corpus(config.task, source, config.seed)
     checkpoint = find_checkpoint(config.model)
     # Workers may have another working directory.
     checkpoint = replace(checkpoint, path=checkpoint.path.absolute())

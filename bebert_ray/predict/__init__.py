@@ -1,1 +1,1 @@
-"""Scoring files of any size with a finished model; Ray comes in with `stream` alone."""
+"""Scoring files of any size with a finished model; Ray is imported in `stream` alone."""

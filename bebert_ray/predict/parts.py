@@ -1,24 +1,23 @@
-"""What there is to score, cut into parts: successive rows of one input file, for one output file.
+"""The parts of the input: successive rows of one input file, which become one output file.
 
-The list of parts is made once, and kept in the output directory with the command that it follows
-from. An output file is there whole or not at all, and so the names in the directory tell what is
-left to do, whatever was killed: each row is in one output file, or on the list of bad rows.
+The list of parts is made once, and kept in the output directory with the command that it depends
+on. An output file is there whole or not at all; so the names in the directory tell what is left to
+do after any interruption: each row is in one output file, or in a list of bad rows.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 from pyarrow.fs import FileInfo, FileSelector, FileType
 
+from bebert_ray.data.formats import FORMATS, SUFFIXES, Span, find_columns, format_of, shown
 from bebert_ray.errors import UserError
-from bebert_ray.predict.parquet import PARQUET
-from bebert_ray.predict.rows import Format, Span
-from bebert_ray.predict.text import CSV, JSONL, TSV
 from bebert_ray.storage import Location, names, read, write_atomic
 from bebert_ray.storage.location import explained
 
@@ -26,17 +25,27 @@ from bebert_ray.storage.location import explained
 RECORD = "_predict.json"
 BAD_ROWS = "_bad_rows"
 
-FORMATS: dict[str, Format] = {".parquet": PARQUET, ".csv": CSV, ".tsv": TSV, ".jsonl": JSONL}
-SUFFIXES = ", ".join(FORMATS)
+Partition = dict[str, str | None]
+"""Columns whose values are in the names of a file's directories, as ``year=2020``."""
+
+_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True)
 class Source:
-    """An input file; `modified` in nanoseconds since 1970."""
+    """An input file.
+
+    Attributes:
+        location: Where it is.
+        size: In bytes.
+        modified: In nanoseconds since 1970.
+        partition: The columns that its directories name, below the directory that is the input.
+    """
 
     location: Location
     size: int
     modified: int
+    partition: Partition = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -44,14 +53,16 @@ class Part:
     """Successive rows of an input file, and the output file that they give.
 
     Attributes:
-        name: of the output file.
-        source: path or URI of the input file.
-        span: which rows.
+        name: Of the output file.
+        source: Path or URI of the input file.
+        span: Which rows.
+        partition: Columns to add, each with the same value in all rows.
     """
 
     name: str
     source: str
     span: Span
+    partition: Partition = field(default_factory=dict)
 
     @property
     def bad_rows(self) -> str:
@@ -61,28 +72,18 @@ class Part:
     @staticmethod
     def parse(entry: dict[str, Any]) -> Part:
         """The part that `dataclasses.asdict` gave."""
-        return Part(entry["name"], entry["source"], Span(**entry["span"]))
-
-
-def format_of(name: str) -> Format:
-    """The format of a file, which its suffix says.
-
-    Raises:
-        UserError: it says none.
-    """
-    kind = FORMATS.get(PurePosixPath(name).suffix.lower())
-    if kind is None:
-        raise UserError(f"{name}: cannot tell its format; the name must end in {SUFFIXES}")
-    return kind
+        span = Span(**entry["span"])
+        return Part(entry["name"], entry["source"], span, dict(entry.get("partition", {})))
 
 
 def find_sources(places: Sequence[str], output: Location) -> list[Source]:
     """The input files: those named, and those below the directories named, in order of name.
 
-    Files and directories whose name starts with "_" or "." are not looked at.
+    Files and directories whose name starts with "_" or "." are not read, except for directories
+    of a partition, such as ``_year=2020``.
 
     Raises:
-        UserError: there is no such file, none of a known format, or `output` is among them.
+        UserError: There is no such file, none of a known format, or `output` is in a directory.
     """
     found: dict[str, Source] = {}
     for place in places:
@@ -107,33 +108,32 @@ def find_sources(places: Sequence[str], output: Location) -> list[Source]:
 
 
 def check_columns(sources: list[Source], text_columns: Sequence[str], added: Sequence[str]) -> None:
-    """Look into every file for the columns that are needed, and those that are in the way.
+    """Check every file for the columns that are needed, and for those that are to be added.
 
     Raises:
-        UserError: a file cannot be read, lacks a column or has one of those to be added.
+        UserError: A file cannot be read, lacks a column or has one of those to be added.
     """
     for source in sources:
         location = source.location
         there = format_of(location.name).columns(location, text_columns)
-        for name in text_columns:
-            if there and name not in there:
-                raise UserError(
-                    f"{location}: there is no column {name!r}; the columns are: {', '.join(there)}"
-                    " (--text-columns names those to score)"
-                )
+        if there:
+            try:
+                find_columns(there, text_columns, str(location))
+            except UserError as error:
+                raise UserError(f"{error} (--text-columns names those to score)") from None
         for name in added:
-            if name in there:
+            if name in there or name in source.partition:
                 raise UserError(
-                    f"{location}: has a column {name!r} already; give the new ones other names, as "
-                    "with --prefix predicted_"
+                    f"{location}: has a column {shown(name)} already; give the new ones other "
+                    "names, as with --prefix predicted_"
                 )
 
 
 def check_output(output: Location) -> None:
-    """Refuse a directory that is somebody else's, before a lock is left in it.
+    """Refuse a directory that this program did not write, before a lock is left in it.
 
     Raises:
-        UserError: it holds things, and no command has written them.
+        UserError: It holds other things.
     """
     there = names(output)
     if RECORD not in there and (others := there - {".lock"}):
@@ -145,19 +145,19 @@ def check_output(output: Location) -> None:
 def open_output(
     output: Location, command: dict[str, Any], sources: list[Source], limit: int
 ) -> list[Part]:
-    """Take an output directory up for a command, or up again; hold its lock.
+    """Begin a command's output directory, or continue it. The caller holds its lock.
 
     Args:
-        output: the directory; see `check_output`.
-        command: all that the content of the output files depends on but the input, as JSON.
-        sources: the input files.
-        limit: the most rows a part; the command has it too.
+        output: The directory; see `check_output`.
+        command: All that the content of the output files depends on except the input, as JSON.
+        sources: The input files.
+        limit: The most rows of a part; the command has it too.
 
     Returns:
         All parts, also those that are done.
 
     Raises:
-        UserError: another command has written there, or the input holds no rows.
+        UserError: Another command has written there, or the input holds no rows.
     """
     inputs = [[str(each.location), each.size, each.modified] for each in sources]
     wanted = json.loads(json.dumps(command | {"input": inputs}))
@@ -187,13 +187,32 @@ def _below(directory: Location) -> Iterator[Source]:
         infos = directory.filesystem.get_file_info(selector)
     for info in sorted(infos, key=lambda info: info.path):
         name = PurePosixPath(info.path).relative_to(directory.path)
-        hidden = any(part.startswith(("_", ".")) for part in name.parts)
+        hidden = name.name.startswith(("_", ".")) or any(
+            part.startswith(("_", ".")) and "=" not in part for part in name.parent.parts
+        )
         if info.type == FileType.File and name.suffix.lower() in FORMATS and not hidden:
-            yield _source(directory / str(name), info)
+            yield _source(directory / str(name), info, partition_of(name.parent))
 
 
-def _source(location: Location, info: FileInfo) -> Source:
-    return Source(location, info.size, info.mtime_ns)
+def partition_of(folder: PurePosixPath) -> Partition:
+    """The columns that the names of directories give, as Hive and Spark write them.
+
+    Example:
+        >>> partition_of(PurePosixPath("year=2020/city=S%C3%A3o%20Paulo"))
+        {'year': '2020', 'city': 'São Paulo'}
+    """
+    pairs = (part.split("=", 1) for part in folder.parts if "=" in part)
+    return {unquote(key): None if value == _NULL else unquote(value) for key, value in pairs}
+
+
+def without_empty(sources: list[Source]) -> tuple[list[Source], list[Source]]:
+    """The files that hold bytes, and those that are empty."""
+    empty = [source for source in sources if source.size == 0]
+    return [source for source in sources if source.size != 0], empty
+
+
+def _source(location: Location, info: FileInfo, partition: Partition | None = None) -> Source:
+    return Source(location, info.size, info.mtime_ns, partition or {})
 
 
 def _cut(sources: list[Source], rows: int) -> Iterator[Part]:
@@ -202,7 +221,7 @@ def _cut(sources: list[Source], rows: int) -> Iterator[Part]:
         location = source.location
         suffix = PurePosixPath(location.name).suffix.lower()
         for span in FORMATS[suffix].cut(location, rows):
-            yield Part(f"part-{count:06d}{suffix}", str(location), span)
+            yield Part(f"part-{count:06d}{suffix}", str(location), span, source.partition)
             count += 1
 
 

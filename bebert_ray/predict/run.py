@@ -1,7 +1,8 @@
-"""Scoring files: from a request to output files and figures."""
+"""Score files: from a request to output files and figures."""
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from rich.table import Table
 
 from bebert_ray.cluster.resources import connected
 from bebert_ray.config import ResourcesConfig
-from bebert_ray.errors import UserError
+from bebert_ray.errors import RunError, UserError
 from bebert_ray.predict.classifier import Card, read_card
 from bebert_ray.predict.parts import (
     BAD_ROWS,
@@ -20,6 +21,7 @@ from bebert_ray.predict.parts import (
     check_output,
     find_sources,
     open_output,
+    without_empty,
 )
 from bebert_ray.predict.score import Job
 from bebert_ray.predict.stream import scored
@@ -32,14 +34,14 @@ class Request:
     """What is to be scored.
 
     Attributes:
-        model: path or URI of the model's directory.
-        input: paths or URIs of files and directories.
-        output: path or URI of a directory.
-        text_columns: those to score; None for those that the model was trained on.
-        prefix: of the names of the columns that are added.
-        rows_per_file: the most that an output file holds.
-        batch_size: texts in a forward pass.
-        workers: processes; None for one a GPU, or one a CPU.
+        model: Path or URI of the model's directory.
+        input: Paths or URIs of files and directories.
+        output: Path or URI of a directory.
+        text_columns: Those to score; None for those that the model was trained on.
+        prefix: Of the names of the columns that are added.
+        rows_per_file: The most rows of an output file.
+        batch_size: Texts in a forward pass.
+        workers: Number of processes; None for one a GPU, or one a CPU.
     """
 
     model: str
@@ -54,15 +56,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What has come of it.
+    """What was scored.
 
     Attributes:
-        card: what the model says of itself.
-        output: the directory with the output files.
-        parts: all that there are, in order.
-        left: those that were not done before.
-        bad: how many rows of all parts are bad.
-        seconds: what the parts that were left took, the start of processes included.
+        card: What the model's configuration tells.
+        output: The directory with the output files.
+        parts: All parts, in order.
+        left: Those that were not done before this command.
+        bad: How many rows of all parts are bad.
+        seconds: Time that the parts that were left took, the start of processes included.
     """
 
     card: Card
@@ -73,7 +75,7 @@ class Outcome:
     seconds: float
 
     def figures(self) -> dict[str, Any]:
-        """The figures that scripts want."""
+        """The figures as JSON, for scripts."""
         rows, new = count_rows(self.parts), count_rows(self.left)
         return {
             "output": str(self.output),
@@ -91,12 +93,12 @@ def predict(request: Request, progress: Console) -> Outcome:
     """Score what is not scored yet.
 
     Args:
-        request: what is to be scored.
-        progress: told how far it is.
+        request: What is to be scored.
+        progress: Where progress is printed.
 
     Raises:
-        UserError: something in the input is wrong.
-        RunError: scoring failed.
+        UserError: Something in the input is wrong.
+        RunError: Scoring failed, or every row is bad.
     """
     model, output = Location.parse(request.model), Location.parse(request.output)
     card = read_card(model)
@@ -106,7 +108,11 @@ def predict(request: Request, progress: Console) -> Outcome:
             "--text-columns: name the column with the texts, or the two of a pair (the model names "
             f"{', '.join(card.text_columns) or 'none'})"
         )
-    sources = find_sources(request.input, output)
+    sources, empty = without_empty(find_sources(request.input, output))
+    if not sources:
+        raise UserError(f"--input {empty[0].location}: is empty")
+    for source in empty:
+        progress.print(f"{source.location}: is empty, and left out")
     check_columns(sources, text_columns, card.names(request.prefix))
     check_output(output)
     command = {
@@ -131,7 +137,18 @@ def predict(request: Request, progress: Console) -> Outcome:
                 seconds = _score(job, left, request.workers, progress)
         lists = output / BAD_ROWS
         bad = sum(read(lists / name).count(b"\n") for name in names(lists))
+    if bad == count_rows(parts):
+        raise RunError(
+            f"all {bad:,} rows are bad; the reasons are in {lists}. The first is: {_reason(lists)}"
+        )
     return Outcome(card, output, parts, left, bad, seconds)
+
+
+def _reason(lists: Location) -> str:
+    """The first reason that is in the lists of bad rows."""
+    first = min(names(lists))
+    reason: str = json.loads(read(lists / first).splitlines()[0])["reason"]
+    return reason[:120]
 
 
 def count_rows(parts: list[Part]) -> int:
@@ -151,7 +168,7 @@ def print_figures(figures: dict[str, Any], console: Console) -> None:
 
 
 def _score(job: Job, parts: list[Part], workers: int | None, progress: Console) -> float:
-    """Score parts, with a line of progress every so often; the seconds that it took."""
+    """Score parts, print progress now and then, and return the seconds that it took."""
     start = shown = time.monotonic()
     done, rows = 0, count_rows(parts)
     for part, _ in scored(job, parts, workers):

@@ -1,18 +1,18 @@
-"""Scoring all parts with Ray Data: a pool of processes, each with the model, takes one at a time.
+"""Score all parts with Ray Data: a pool of processes, each with the model and one part at a time.
 
-What Ray Data streams are the parts, not their rows: a process reads its part, scores it and writes
-it, so that it holds a few thousand rows, and no row passes through the object store. Ray Data does
-the rest: it spreads the pool over the machines, starts processes anew, and gives the parts of a
-dead one to others.
+Ray Data streams the parts, not their rows: a process reads its part, scores it and writes it. So a
+process holds a few thousand rows, and no row passes through the object store. Ray Data places the
+pool on the machines, restarts processes, and gives the parts of a dead process to others.
 
-Its own readers and writers are not used here. They end at the first row that cannot be parsed and
-number no rows; which rows share an output file depends on how blocks were split and merged on the
-way, and files are not moved into place when they are complete, so that names do not tell what is
-done; and to resume, Ray Data wants a column of unique identifiers.
+Its own readers and writers are not used. They stop at the first row that cannot be parsed, and do
+not number rows; which rows share an output file depends on how blocks were split and merged; files
+are not moved into place when they are complete, so that names do not tell what is done; and a
+resume needs a column of unique identifiers.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -35,25 +35,27 @@ def scored(job: Job, parts: list[Part], workers: int | None = None) -> Iterator[
     """Score parts on the Ray that this process is connected to.
 
     Args:
-        job: what is done to each.
-        parts: at least one.
-        workers: how many processes; by default one a GPU, or one a CPU if there are none.
+        job: What all parts have in common.
+        parts: At least one.
+        workers: Number of processes; by default one a GPU, or one a CPU if there are none.
 
     Yields:
         Each part when it is done, and how many of its rows are bad.
 
     Raises:
-        UserError: the model cannot be loaded, the input not be read or the output not be written.
-        RunError: no part was done for half an hour, as when one needs more memory than there is and
-            its process dies again and again; or Ray broke down.
+        UserError: The model cannot be loaded, the input not be read or the output not be written.
+        RunError: No part was done for half an hour, as when a part needs more memory than there is
+            and its process dies again and again; or Ray failed.
     """
     context = DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are told by whoever calls
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the caller reports errors
     has = ray.cluster_resources()
     gpus = int(has.get("GPU", 0))
     size = min(workers or gpus or int(has["CPU"]), len(parts))
-    rows = ray.data.from_items([asdict(part) for part in parts], override_num_blocks=len(parts))
+    # As JSON: Arrow would give each part the partition columns of all.
+    entries = [{"part": json.dumps(asdict(part))} for part in parts]
+    rows = ray.data.from_items(entries, override_num_blocks=len(parts))
     scorer: Any = _Scorer  # Ray Data makes one a process; its type hints know functions alone
     outcomes = rows.map(
         scorer,
@@ -71,9 +73,10 @@ def scored(job: Job, parts: list[Part], workers: int | None = None) -> Iterator[
 
 
 def _rows_of(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
-    """As its `iter_rows`, whose threads do not end with a stream that is not read to the end.
+    """The rows of a dataset, without the threads of `Dataset.iter_rows`.
 
-    Where one of them turns to Ray after its shutdown, Ray ends this process without a word.
+    These outlive a stream that is not read to its end; if one of them calls Ray after its shutdown,
+    Ray ends this process without a message.
     """
     for bundle in dataset.iter_internal_ref_bundles():
         for block in bundle.block_refs:
@@ -96,8 +99,8 @@ class _Scorer:
         self._classifier: Classifier | None = None
 
     def __call__(self, entry: dict[str, Any]) -> dict[str, Any]:
-        """Score a part; bad input is told in the outcome: Ray would wrap the exception up."""
-        part = Part.parse(entry)
+        """Score a part; an error of the input is in the outcome, since Ray would wrap it."""
+        part = Part.parse(json.loads(entry["part"]))
         bad, problem = 0, ""
         try:
             if self._classifier is None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from bebert_ray.data.formats.safe import tsv_safe
 from bebert_ray.data.glue_tsv import LAYOUTS
 from bebert_ray.data.tasks import TASKS, task_name
 from bebert_ray.errors import UserError
@@ -30,14 +31,14 @@ def submit(glue: str, request: Request, progress: Console) -> Outcome:
     """Score a GLUE task's test splits, and write the leaderboard's files.
 
     Args:
-        glue: name of the task.
-        request: what is to be scored: the input is a GLUE directory. The scored rows go into a
+        glue: Name of the task.
+        request: What is to be scored; the input is a GLUE directory. The scored rows go into a
             directory below the output directory.
-        progress: told how far it is.
+        progress: Where progress is printed.
 
     Raises:
-        UserError: something in the input is wrong, or an example has no prediction.
-        RunError: scoring failed.
+        UserError: Something in the input is wrong, or an example has no prediction.
+        RunError: Scoring failed.
     """
     name = task_name(glue)
     if name not in LAYOUTS:
@@ -67,7 +68,7 @@ def submit(glue: str, request: Request, progress: Console) -> Outcome:
 
 
 def _tests(name: str, root: Location) -> dict[str, Location]:
-    """The test files by the names that the leaderboard wants for them."""
+    """The test files, by the names of the leaderboard's files."""
     directory = TASKS[name].directory
     files = _MNLI if name == "mnli" else {f"{directory}.tsv": f"{directory}/test.tsv"}
     found = {wanted: root / file for wanted, file in files.items() if exists(root / file)}
@@ -80,7 +81,7 @@ def _tests(name: str, root: Location) -> dict[str, Location]:
 
 
 def _check_labels(name: str, card: Card) -> None:
-    """Refuse a model of another kind of task, as far as the number of classes tells."""
+    """Refuse a model whose number of classes is not the task's."""
     has, needs = len(card.labels or ()), len(TASKS[name].labels or ())
     if has != needs:
         kinds = [f"one of {count} classes" if count else "a score" for count in (has, needs)]
@@ -97,10 +98,11 @@ def _lines(name: str, outcome: Outcome, part: Part) -> Iterator[str]:
             f"are listed in {outcome.output / part.bad_rows}"
         )
     labels, spelled = outcome.card.labels, LAYOUTS[name].labels or ()
+    written = [tsv_safe(label) for label in labels or ()]
     index = header.index("id" if name == "qqp" else "index")
     value = header.index("score" if labels is None else "label")
     for row in rows:
         if labels is None:
             yield f"{row[index]}\t{min(max(float(row[value]), 0.0), 5.0):.3f}"
         else:
-            yield f"{row[index]}\t{spelled[labels.index(row[value])]}"
+            yield f"{row[index]}\t{spelled[written.index(row[value])]}"

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from bebert_ray.boosting.scores import worst
 from bebert_ray.boosting.vote import combine
 from bebert_ray.cluster.pool import PATIENCE
 from bebert_ray.cluster.resources import Allotments, Node, allot
 from bebert_ray.config import Config
 from bebert_ray.config.recipes import kind_of
-from bebert_ray.data.metrics import evaluate, primary
+from bebert_ray.data.metrics import evaluate, primary, worst
 from bebert_ray.errors import Diverged, RunError, UserError
 from bebert_ray.pipeline.driver import Run
 from bebert_ray.pipeline.prepare import Prepared

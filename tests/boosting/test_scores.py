@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from bebert_ray.boosting.scores import scorer, worst
 from bebert_ray.boosting.vote import combine, outputs
-from bebert_ray.data.metrics import evaluate, primary
+from bebert_ray.data.metrics import evaluate, primary, scorer, worst
 
 from .conftest import Library, libraries, make_library
 

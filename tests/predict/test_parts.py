@@ -53,7 +53,7 @@ def test_directories_are_searched_and_files_are_named(data, output):
 def test_input_that_cannot_be_read_is_refused(data, output, tmp_path):
     with pytest.raises(UserError, match=r"nowhere: there is no such file"):
         found([tmp_path / "nowhere"], output)
-    with pytest.raises(UserError, match=r"README\.md.*\.parquet, \.csv, \.tsv, \.jsonl"):
+    with pytest.raises(UserError, match=r"README\.md.*\.csv, \.tsv, \.jsonl, \.parquet"):
         found([data / "README.md"], output)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty: holds no file"):
@@ -132,3 +132,32 @@ def test_an_object_store_does_as_well(bucket, tmp_path):
     assert open_output(bucket / "out", COMMAND, sources, 1) == parts
     with pytest.raises(UserError, match="choose one elsewhere"):
         find_sources([str(bucket)], bucket / "out")
+
+
+def test_directories_of_partitions_are_read(tmp_path, output):
+    for folder in ("_year=2020/month=1", "year=__HIVE_DEFAULT_PARTITION__", "_logs", "_logs/a=1"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        (tmp_path / "data" / folder / "a.csv").write_text("text\nrow\n")
+    (tmp_path / "data" / "_year=2020" / "_a.csv").write_text("text\nrow\n")
+    sources = find_sources([str(tmp_path / "data")], output)
+    assert [source.partition for source in sources] == [
+        {"_year": "2020", "month": "1"},
+        {"year": None},
+    ]
+    parts = open_output(output, COMMAND, sources, 3)
+    assert [part.partition for part in parts] == [source.partition for source in sources]
+    assert open_output(output, COMMAND, sources, 3) == parts
+    with pytest.raises(UserError, match="has a column 'month' already"):
+        check_columns(sources, ["text"], ["month"])
+
+
+def test_messages_of_columns_are_short(tmp_path, output):
+    path = tmp_path / "a.csv"
+    path.write_text(",".join(f"column_{i}" for i in range(5000)) + "\n")
+    sources = find_sources([str(path)], output)
+    with pytest.raises(UserError) as caught:
+        check_columns(sources, ["text"], [])
+    assert len(str(caught.value)) - len(str(path)) < 300
+    path.write_text("text,text,id,id\n")
+    with pytest.raises(UserError, match="2 columns are named 'text'"):
+        check_columns(sources, ["text"], [])

@@ -12,7 +12,7 @@ import pytest
 import ray
 from rich.console import Console
 
-from bebert_ray.errors import UserError
+from bebert_ray.errors import RunError, UserError
 from bebert_ray.predict.run import Request, predict, print_figures
 from bebert_ray.storage import disk, lock, names, write_atomic
 
@@ -152,3 +152,22 @@ def test_the_figures_are_shown(request_, without_ray):
     out = io.StringIO()
     print_figures(run(request_)[0].figures(), Console(file=out))
     assert "rows per second" in out.getvalue()
+
+
+def test_an_empty_file_is_listed_and_the_others_are_scored(request_, without_ray, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "empty.csv").touch()
+    (tmp_path / "data" / "full.csv").write_text("text\ngood\n")
+    pq.write_table(pa.table({"text": pa.nulls(1)}), tmp_path / "data" / "nulls.parquet")
+    outcome, progress = run(request_, input=[str(tmp_path / "data")])
+    assert (outcome.figures()["scored"], outcome.bad) == (1, 1)
+    assert "empty.csv: is empty, and left out" in progress
+    with pytest.raises(UserError, match=r"empty\.csv: is empty"):
+        run(request_, input=[str(tmp_path / "data" / "empty.csv")], output=str(tmp_path / "o"))
+
+
+def test_bad_rows_alone_are_a_failure(request_, without_ray, tmp_path):
+    (tmp_path / "bad.csv").write_text("text,id\n,1\n,2\n")
+    for _ in range(2):  # also where nothing is left to do
+        with pytest.raises(RunError, match=r"all 2 rows are bad.*_bad_rows.*no text in column"):
+            run(request_, input=[str(tmp_path / "bad.csv")])

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -82,8 +83,57 @@ def test_the_list_is_there_before_the_output(score, tmp_path, monkeypatch):
 def test_a_part_goes_through_json():
     from dataclasses import asdict
 
-    from bebert_ray.predict.rows import Span
+    from bebert_ray.data.formats import Span
 
     part = Part("part-000001.csv", "/in.csv", Span(10, 20, 3, 7))
     assert Part.parse(json.loads(json.dumps(asdict(part)))) == part
     assert part.bad_rows == "_bad_rows/part-000001.jsonl"
+
+
+def test_rows_without_a_finite_score_are_bad(score, tmp_path, monkeypatch):
+    (tmp_path / "in.csv").write_text("text,n\ngood,1\nbad,2\nfilm,3\n")
+    scores = np.array([[0.5, 0.5], [np.nan, np.nan], [0.1, 0.9]])
+    monkeypatch.setattr(Classifier, "score", lambda *_: scores)
+    assert score(tmp_path / "in.csv") == 1
+    written = (tmp_path / "out" / "part-000000.csv").read_text().splitlines()
+    assert [line.split(",")[:2] for line in written[1:]] == [["good", "1"], ["film", "3"]]
+    [line] = (tmp_path / "out" / "_bad_rows" / "part-000000.jsonl").read_text().splitlines()
+    assert json.loads(line)["row"] == 3
+    assert json.loads(line)["reason"] == "the model gives NaN or infinity"
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.jsonl", "in.parquet"])
+def test_columns_of_a_partition_are_kept(score, tmp_path, name):
+    folder = tmp_path / "data" / "year=2020" / "city=S%C3%A3o" / "n=0"
+    folder.mkdir(parents=True)
+    if name == "in.csv":
+        (folder / name).write_text("text,n\ngood,1\n")
+    elif name == "in.jsonl":
+        (folder / name).write_text('{"text": "good", "n": 1}\n')
+    else:
+        pq.write_table(pa.table({"text": ["good"], "n": [1]}), folder / name)
+    assert score(tmp_path / "data") == 0
+    output = tmp_path / "out" / f"part-000000{folder.joinpath(name).suffix}"
+    if name == "in.csv":
+        header, line = output.read_text().splitlines()
+        assert header.startswith("text,n,year,city,label,")
+        assert line.startswith("good,1,2020,São,")
+    else:
+        row = (
+            json.loads(output.read_text())
+            if name == "in.jsonl"
+            else pq.ParquetFile(output).read().to_pylist()[0]
+        )
+        assert list(row)[:5] == ["text", "n", "year", "city", "label"]
+        assert (row["year"], row["city"], row["n"]) == ("2020", "São", 1)
+
+
+def test_labels_that_would_break_tsv_are_escaped(classifier, tmp_path):
+    model, output = Location.of(classifier("a\tb", "c\nd")), Location.of(tmp_path / "out")
+    (tmp_path / "in.tsv").write_text("text\ngood\nbad\n")
+    job = Job(model, read_card(model), output, ("text",), "", 2)
+    [part] = open_output(output, {}, find_sources([str(tmp_path / "in.tsv")], output), 100)
+    assert score_part(job, Classifier(model, 2), part) == 0
+    lines = (tmp_path / "out" / "part-000000.tsv").read_text().removesuffix("\n").split("\n")
+    assert lines[0] == "text\tlabel\tprobability_a\\tb\tprobability_c\\nd"
+    assert [line.count("\t") for line in lines] == [3, 3, 3]

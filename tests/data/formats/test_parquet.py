@@ -6,9 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bebert_ray.data.formats import PARQUET, base
 from bebert_ray.errors import UserError
-from bebert_ray.predict import parquet
-from bebert_ray.predict.parquet import PARQUET
 from bebert_ray.storage import Location
 
 
@@ -40,12 +39,12 @@ def test_parts_hold_every_row_once_and_in_order(write, row_group_size, limit):
     assert all(len(part.numbers) == len(part.data) <= limit for part in parts)
     assert pa.concat_tables(part.data for part in parts).equals(rows)
     assert [number for part in parts for number in part.numbers] == list(range(1, 11))
-    assert [text for part in parts for text in part.texts[0]] == rows["text"].to_pylist()
+    assert [text for part in parts for text in part.values[0]] == rows["text"].to_pylist()
 
 
 def test_long_rows_make_small_parts(write, monkeypatch):
     location = write(pa.table({"text": [str(i) * 1000 for i in range(10)]}))
-    monkeypatch.setattr(parquet, "MAX_BYTES", 2000)
+    monkeypatch.setattr(base, "MAX_BYTES", 2000)
     assert 1 <= max(span.rows for span in PARQUET.cut(location, 100)) <= 5
 
 
@@ -60,14 +59,14 @@ def test_text_may_be_stored_in_any_way(write, kind):
     location = write(pa.table({"text": pa.array(["a", None, "b"]).cast(kind)}))
     assert PARQUET.columns(location, ("text",)) == ["text"]
     [span] = PARQUET.cut(location, 9)
-    assert PARQUET.read(location, span, ("text",), ()).texts == (["a", None, "b"],)
+    assert PARQUET.read(location, span, ("text",), ()).values == (["a", None, "b"],)
 
 
 def test_bytes_that_are_no_text_are_left_to_be_told(write):
     column = pa.array([b"a", b"\xff"]).view(pa.string())
     location = write(pa.table({"text": column}))
     [span] = PARQUET.cut(location, 9)
-    assert PARQUET.read(location, span, ("text",), ()).texts == (["a", b"\xff"],)
+    assert PARQUET.read(location, span, ("text",), ()).values == (["a", b"\xff"],)
 
 
 def test_a_column_that_is_no_text_is_refused(write):

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bebert_ray.data.formats import CSV, JSONL, TSV, base
 from bebert_ray.errors import UserError
-from bebert_ray.predict import text
-from bebert_ray.predict.text import CSV, JSONL, TSV
 from bebert_ray.storage import Location
 
 
@@ -26,7 +25,7 @@ def texts(parts):
     return {
         number: value
         for part in parts
-        for number, value in zip(part.numbers, part.texts[0], strict=True)
+        for number, value in zip(part.numbers, part.values[0], strict=True)
     }
 
 
@@ -66,7 +65,7 @@ def test_marks_at_the_beginning_and_the_end_do_not_matter(write, start, end):
 def test_csv_rows_that_do_not_fit_are_bad_and_lose_no_other(write):
     path = write('id,text\n1,one\n2\n3,three,more\n4,"never closed\n5,five\n6,"a" b\n7,\n')
     parts = read(CSV, path)
-    assert texts(parts) == {2: "one", 6: "five", 8: None}
+    assert texts(parts) == {2: "one", 6: "five", 8: ""}
     assert bad(parts) == {
         3: "expected 2 columns, found 1",
         4: "expected 2 columns, found 3",
@@ -83,19 +82,22 @@ def test_tsv_knows_no_quotes_and_no_missing_text(write):
 
 
 def test_json_lines_that_are_no_rows_are_bad(write):
-    path = write(b'{"text": "a"}\n\n{"text": \n[1]\n{"text": "\xff"}\n{"label": 1}\n{"id": 5}\n')
+    path = write(
+        b'{"text": "a"}\n\n{"text": \n[1]\n{"text": "\xff"}\n{"text": "b", "label": 1}\n{"id": 5}\n'
+    )
     parts = read(JSONL, path)
-    assert texts(parts) == {1: "a", 7: None}
+    assert texts(parts) == {1: "a"}
     reasons = bad(parts)
-    assert list(reasons) == [3, 4, 5, 6]
+    assert list(reasons) == [3, 4, 5, 6, 7]
     assert reasons[3].startswith("not valid JSON")
     assert reasons[4] == "not a JSON object"
     assert reasons[5].startswith("not valid JSON")
     assert reasons[6] == "has a column 'label' already"
+    assert reasons[7] == "there is no column 'text'; the columns are: id"
 
 
 def test_a_part_is_small_however_long_its_rows_are(write, monkeypatch):
-    monkeypatch.setattr(text, "MAX_BYTES", 100)
+    monkeypatch.setattr(base, "MAX_BYTES", 100)
     path = write("".join(json.dumps({"text": "x" * length}) + "\n" for length in (200, 10, 80, 9)))
     assert [part.numbers for part in read(JSONL, path, limit=10)] == [[1], [2, 3], [4]]
 
@@ -120,7 +122,7 @@ def test_a_csv_file_without_a_header_is_refused(write, content):
 
 
 def test_a_file_that_is_gone_is_told_by_name(tmp_path):
-    with pytest.raises(UserError, match=r"gone\.csv: cannot be read"):
+    with pytest.raises(UserError, match=r"gone\.csv: there is no such file"):
         list(CSV.cut(Location.of(tmp_path / "gone.csv"), 5))
 
 

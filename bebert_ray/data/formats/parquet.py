@@ -1,16 +1,18 @@
-"""Parquet files: spans are rows by number, whatever the row groups are."""
+"""Parquet: spans are rows by number, whatever the row groups are."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import types
 
+from bebert_ray.data.formats import base
+from bebert_ray.data.formats.base import Added, Format, Rows, Span
 from bebert_ray.errors import UserError
-from bebert_ray.predict.rows import MAX_BYTES, Added, Format, Rows, Span
 from bebert_ray.storage import Location
 
 _BUFFER = 2**20  # bytes that a column of a row group is read by, where all of it may be gigabytes
@@ -31,7 +33,9 @@ def _columns(location: Location, text_columns: Sequence[str]) -> list[str]:
 def _is_text(kind: pa.DataType) -> bool:
     if types.is_dictionary(kind):
         kind = kind.value_type
-    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    # A column of nulls alone has no type: each of its rows lacks the text.
+    tests = (types.is_null, types.is_string, types.is_large_string, types.is_string_view)
+    return any(test(kind) for test in tests)
 
 
 def _cut(location: Location, limit: int) -> Iterator[Span]:
@@ -39,13 +43,17 @@ def _cut(location: Location, limit: int) -> Iterator[Span]:
         metadata = file.metadata
     size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
     rows = metadata.num_rows
-    step = max(1, min(limit, rows * MAX_BYTES // max(1, size)))
+    step = max(1, min(limit, rows * base.MAX_BYTES // max(1, size)))
     for start in range(0, rows, step):
         stop = min(start + step, rows)
         yield Span(start, stop, stop - start, start + 1)
 
 
-def _read(location: Location, span: Span, text_columns: Sequence[str], _: Sequence[str]) -> Rows:
+def _read(location: Location, span: Span | None, wanted: Sequence[str], _: Sequence[str]) -> Rows:
+    if span is None:
+        with _opened(location) as file:
+            table = file.read(columns=list(wanted))
+        return Rows(range(1, len(table) + 1), _values(table, wanted), table, [])
     pieces = []
     with _opened(location) as file:
         groups, position = _groups(file.metadata, span)
@@ -57,12 +65,11 @@ def _read(location: Location, span: Span, text_columns: Sequence[str], _: Sequen
                 pieces.append(batch.slice(begin, span.stop - position - begin))
             position += len(batch)
     table = pa.Table.from_batches(pieces)
-    texts = tuple(_texts(table.column(name)) for name in text_columns)
-    return Rows(range(span.first, span.first + span.rows), texts, table, [])
+    return Rows(range(span.first, span.first + span.rows), _values(table, wanted), table, [])
 
 
 def _groups(metadata: pq.FileMetaData, span: Span) -> tuple[list[int], int]:
-    """The row groups that hold a span, and how many rows come before them."""
+    """The row groups that hold a span, and how many rows are before them."""
     groups, before, position = [], 0, 0
     for group in range(metadata.num_row_groups):
         end = position + metadata.row_group(group).num_rows
@@ -74,10 +81,20 @@ def _groups(metadata: pq.FileMetaData, span: Span) -> tuple[list[int], int]:
     return groups, before
 
 
-def _texts(column: pa.ChunkedArray) -> list[str | bytes | None]:
-    """Values, as bytes where they are not UTF-8, which nothing has checked."""
-    values = column.cast(pa.large_string()).cast(pa.large_binary()).to_pylist()
-    return [_decoded(value) for value in values]
+def _values(table: pa.Table, wanted: Sequence[str]) -> tuple[list[Any], ...]:
+    return tuple(values_of(table.column(name)) for name in wanted)
+
+
+def values_of(column: pa.ChunkedArray) -> list[Any]:
+    """The values of a column; text that is not UTF-8, which Arrow does not check, as bytes."""
+    if not _is_text(column.type):
+        values: list[Any] = column.to_pylist()
+        return values
+    texts = column.cast(pa.large_string())
+    try:
+        return list(texts.to_pylist())
+    except UnicodeDecodeError:
+        return [_decoded(value) for value in texts.cast(pa.large_binary()).to_pylist()]
 
 
 def _decoded(value: bytes | None) -> str | bytes | None:
@@ -99,7 +116,11 @@ def _write(table: pa.Table, kept: Sequence[int], added: Added) -> bytes:
 
 @contextmanager
 def _opened(location: Location) -> Iterator[pq.ParquetFile]:
-    """A file, opened; what is wrong with it is told to people."""
+    """A file, opened.
+
+    Raises:
+        UserError: It cannot be read, then or in the block.
+    """
     try:
         with (
             location.filesystem.open_input_file(location.path) as source,
@@ -107,7 +128,7 @@ def _opened(location: Location) -> Iterator[pq.ParquetFile]:
         ):
             yield file
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{location}: cannot be read as Parquet ({error})") from error
+        raise UserError(f"{location}: cannot be read as Parquet ({str(error)[:120]})") from error
 
 
-PARQUET = Format(_columns, _cut, _read, _write)
+PARQUET = Format(_columns, _cut, _read, _write, unit="row")
