@@ -29,9 +29,10 @@ from bebert_ray.config.recipes import MODEL, kind_of
 from bebert_ray.data.columns import Columns
 from bebert_ray.errors import Diverged, RunError, UserError
 from bebert_ray.pipeline.driver import Walk, found
+from bebert_ray.pipeline.layout import CHECKPOINTS
 from bebert_ray.pipeline.members import keep_weights
 from bebert_ray.pipeline.prepare import Prepared
-from bebert_ray.pipeline.steps import CHECKPOINTS, Step
+from bebert_ray.pipeline.steps import Step
 from bebert_ray.reporting.progress import Board
 from bebert_ray.storage import Miss, exists, remove, sweep
 

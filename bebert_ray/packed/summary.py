@@ -16,7 +16,7 @@ from rich.table import Table
 from transformers import BertConfig
 
 from bebert_ray.config import Config
-from bebert_ray.config.recipes import activation_bits
+from bebert_ray.config.bits import Bits
 from bebert_ray.config.schema import FULL_WIDTH
 from bebert_ray.nn.bert import outline
 from bebert_ray.nn.costs import TOKENS, Cost, Total, costs, total
@@ -139,7 +139,7 @@ def member_config(config: Config, encoder: BertConfig) -> BertConfig:
         encoder: of the checkpoint that it starts from.
     """
     member, binary = copy.deepcopy(encoder), config.binary
-    member.width, member.activation_bits = config.width, activation_bits(config.bits)
+    member.width, member.activation_bits = config.width, Bits.parse(config.bits).activations
     member.weights = "binary" if config.bits in FULL_WIDTH else "split"
     member.elastic = binary.activations == "elastic"
     member.softmax = binary.attention == "softmax"

@@ -7,9 +7,9 @@ import hashlib
 from bebert_ray.config.load import parse_config, to_yaml
 from bebert_ray.config.schema import Config
 from bebert_ray.errors import UserError
+from bebert_ray.pipeline.layout import CONFIG
 from bebert_ray.storage import Location, read, write_atomic
 
-CONFIG = "config.yaml"
 HEAD = "# The settings of this run. SHA-256 of the lines below: "
 
 

@@ -14,9 +14,10 @@ import numpy as np
 
 from bebert_ray.boosting.vote import combine, staged
 from bebert_ray.config import to_dict
-from bebert_ray.config.recipes import MODEL, kind_of
+from bebert_ray.config.recipes import kind_of
 from bebert_ray.data.columns import Columns
 from bebert_ray.data.metrics import evaluate, is_no_better_than_chance
+from bebert_ray.pipeline.layout import DATA, MODEL
 from bebert_ray.pipeline.members import Ensemble, member_steps
 from bebert_ray.pipeline.prepare import Prepared, load_splits
 from bebert_ray.pipeline.results import Model, Packed, Results
@@ -94,13 +95,13 @@ class Run:
         Returns:
             The steps that can be taken now, and could not before.
         """
-        if step.stage == MODEL:
+        if step.kind == "model":
             self.model = artifact
             return []
         if step.member is not None:
             trained, due = self.trained, self.ensemble.advance(step, artifact, logits, new)
             return due + self._last() if self.trained and not trained else due
-        self.parents[step.stage] = artifact
+        self.parents[step.name] = artifact
         for stage in self.kind.stages:
             if stage.name not in self.parents:
                 return [stage_step(self.prepared, stage, self.parents)]
@@ -130,12 +131,12 @@ def make_plan(prepared: Prepared) -> dict[str, str]:
     """
     stages = [stage.name for stage in kind_of(prepared.config).stages]
     last = [] if prepared.config.export.remainder == "none" else [MODEL]
-    plan = dict.fromkeys(["data", *stages, *member_steps(prepared.config), *last], "run")
+    plan = dict.fromkeys([DATA, *stages, *member_steps(prepared.config), *last], "run")
     if prepared.config.fresh:
         return plan
     data = prepared.find_data()
-    plan["data"] = _state(data)
-    looked_at = {"data"}
+    plan[DATA] = _state(data)
+    looked_at = {DATA}
     if isinstance(data, Miss):
         return plan
     run = Run(prepared, load_splits(prepared))

@@ -18,8 +18,9 @@ from bebert_ray.boosting.adaboost import Boost
 from bebert_ray.boosting.rounds import Predictions, Weights, boost_round, member_weight
 from bebert_ray.config import Config
 from bebert_ray.data.columns import Columns
+from bebert_ray.pipeline.layout import Layout, member_name
 from bebert_ray.pipeline.prepare import Prepared
-from bebert_ray.pipeline.steps import Step, member_name, member_step
+from bebert_ray.pipeline.steps import Step, member_step
 from bebert_ray.storage import Artifact, Location, keep
 from bebert_ray.training.work import Logits
 
@@ -210,9 +211,8 @@ def member_steps(config: Config) -> list[str]:
     """Names of all steps that members may take, in order."""
     names = []
     for member in range(config.ensemble.members):
-        name = member_name(member)
-        names += [f"{name} round {round}" for round in range(config.rounds - 1)]
-        names += [name, *(member_name(member, fold) for fold in config.ensemble.judges)]
+        names += [member_name(member, round=round) for round in range(config.rounds - 1)]
+        names += [member_name(member, fold) for fold in (None, *config.ensemble.judges)]
     return names
 
 
@@ -222,7 +222,9 @@ def keep_weights(step: Step, directory: Location) -> bool:
     Returns:
         Whether the file was there, as it should be.
     """
-    assert step.sample_weight is not None
+    assert step.member is not None and step.sample_weight is not None
     buffer = io.BytesIO()
     np.save(buffer, step.sample_weight[-1])
-    return keep(directory / "weights" / f"{step.path.name}.npy", buffer.getvalue())
+    round = step.round if step.kind == "round" else None
+    place = Layout(directory).weights_of(step.member, step.fold, round)
+    return keep(place, buffer.getvalue())

@@ -14,6 +14,7 @@ from bebert_ray.nn.bert import load_model, load_tokenizer
 from bebert_ray.packed.manifest import CARD
 from bebert_ray.packed.model import BebertForSequenceClassification, packed_model
 from bebert_ray.packed.summary import stored_bytes
+from bebert_ray.pipeline.layout import Layout
 from bebert_ray.pipeline.model_card import model_card
 from bebert_ray.storage import Artifact, Location, commit, fetch
 from bebert_ray.training.fit import predict
@@ -39,7 +40,7 @@ def leave_packed(work: Work, path: Location, stage: str, inputs: dict[str, Any])
         and those it had when it was trained), `bytes` (see
         `summary.stored_bytes`), `seconds` and `versions`.
     """
-    members = [fetch(work.directory / "members" / name) for name in inputs["members"]]
+    members = [fetch(Layout(work.directory).members / name) for name in inputs["members"]]
     facts: dict[str, Any] = {}
 
     def write(draft: Path) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bebert_ray.config.recipes import STAGE_NAMES
 from bebert_ray.pipeline.driver import Run
-from bebert_ray.pipeline.prepare import DATA
+from bebert_ray.pipeline.layout import DATA
 from bebert_ray.pipeline.steps import Step
 from bebert_ray.storage import Artifact, link, remove
 from bebert_ray.training.work import Logits

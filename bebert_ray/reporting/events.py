@@ -28,10 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from bebert_ray.errors import UserError
+from bebert_ray.pipeline.layout import METRICS, TENSORBOARD
 from bebert_ray.storage import Location, read, write_atomic
 
-METRICS = "metrics.jsonl"
-TENSORBOARD = "tensorboard"
 DRIVER = "driver"
 UPLOAD_EVERY = 30.0  # seconds
 

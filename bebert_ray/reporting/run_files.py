@@ -10,11 +10,10 @@ from typing import Any, Literal
 
 from bebert_ray.config import Config, differing_keys, to_dict
 from bebert_ray.errors import UserError
-from bebert_ray.pipeline.config_file import CONFIG, kept_config
+from bebert_ray.pipeline.config_file import kept_config
+from bebert_ray.pipeline.layout import CONFIG, LOCK, RESULTS
 from bebert_ray.storage import Location, exists, read
 from bebert_ray.storage.artifacts import RECORD, UNFINISHED
-
-RESULTS = "results.json"
 
 Driver = Literal["at work", "not at work", "unknown"]
 
@@ -58,7 +57,7 @@ def find_driver(run: Location) -> tuple[Driver, str]:
     if not run.is_local:
         return "unknown", ""
     try:
-        file = os.open(run.local / ".lock", os.O_RDONLY)
+        file = os.open(run.local / LOCK, os.O_RDONLY)
     except FileNotFoundError:
         return "not at work", ""
     except OSError:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bebert_ray.config import Config
-from bebert_ray.config.recipes import MODEL, kind_of
+from bebert_ray.config.recipes import kind_of
+from bebert_ray.pipeline.layout import DATA, MODEL, Layout, member_name
 from bebert_ray.reporting.events import DRIVER, Event, Odometer, read_events
 from bebert_ray.reporting.run_files import (
     Driver,
@@ -129,10 +130,10 @@ def look(run: Location) -> Status:
     config = read_config(run)
     events = read_events(run)
     driver, holder = find_driver(run)
-    places = {"data": run / "data"} | {name: run / path for name, path in _steps(config).items()}
+    places = {name: Layout(run).artifact(name) for name in (DATA, *_steps(config))}
     with ThreadPoolExecutor(16) as pool:  # an object store takes its time over each
         records = dict(zip(places, pool.map(read_record, places.values()), strict=True))
-    examples = records.pop("data").examples
+    examples = records.pop(DATA).examples
     opened = max((event["time"] for event in events if event["stage"] == DRIVER), default=0.0)
     by_step: defaultdict[str, list[Event]] = defaultdict(list)
     for event in events:
@@ -166,16 +167,12 @@ def look(run: Location) -> Status:
     )
 
 
-def _steps(config: Config) -> dict[str, str]:
-    """The steps of a run by name, and where in it they are; see `ensemble.steps`."""
-    steps = {stage.name: stage.name for stage in kind_of(config).stages}
+def _steps(config: Config) -> list[str]:
+    """Names of the steps whose rows are shown, in order."""
+    steps = [stage.name for stage in kind_of(config).stages]
     for member in range(config.ensemble.members):
-        steps[f"member {member:03d}"] = f"members/{member:03d}"
-        for fold in config.ensemble.judges:
-            steps[f"member {member:03d} fold {fold}"] = f"members/{member:03d}-fold-{fold}"
-    if config.export.remainder != "none":
-        steps[MODEL] = MODEL
-    return steps
+        steps += [member_name(member, fold) for fold in (None, *config.ensemble.judges)]
+    return steps if config.export.remainder == "none" else [*steps, MODEL]
 
 
 _REPORTED = ("round", "epoch", "epochs", "step", "steps", "loss", "examples_per_second", "memory")

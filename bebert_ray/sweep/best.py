@@ -188,7 +188,7 @@ def _members(
         step = steps.pop(0)
         known = found(step)
         if not isinstance(known, Miss):
-            if step.stage == "member" and step.fold is None:
+            if step.kind == "member":
                 trained.append(Member(step.name, *known, alpha=1.0))
             steps += ensemble.advance(step, *known, new=False)
     if record.state == "done" and not ensemble.finished:

@@ -25,9 +25,10 @@ from bebert_ray.cluster.resources import Node, allot
 from bebert_ray.data.columns import Columns
 from bebert_ray.errors import RunError
 from bebert_ray.pipeline.driver import Run
+from bebert_ray.pipeline.layout import CHECKPOINTS
 from bebert_ray.pipeline.prepare import Prepared, open_run
 from bebert_ray.pipeline.shared import StagesOnly
-from bebert_ray.pipeline.steps import CHECKPOINTS, Step
+from bebert_ray.pipeline.steps import Step
 from bebert_ray.reporting.progress import Board
 from bebert_ray.storage import Artifact, lock, remove
 from bebert_ray.sweep.directory import to_run

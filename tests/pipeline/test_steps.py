@@ -10,8 +10,9 @@ from bebert_ray.config.recipes import kind_of
 from bebert_ray.data.corpus import Corpus, Split
 from bebert_ray.data.tasks import TASKS
 from bebert_ray.nn.bert import Checkpoint
+from bebert_ray.pipeline.layout import member_name
 from bebert_ray.pipeline.prepare import Prepared
-from bebert_ray.pipeline.steps import member_name, member_step, stage_step
+from bebert_ray.pipeline.steps import member_step, stage_step
 from bebert_ray.storage import Artifact, Location, fingerprint
 
 STAGES = ["teacher", "half", "ternary", "split"]
