@@ -33,14 +33,15 @@ def main(arguments: list[str] | None = None) -> None:
     from bebert_ray.config import to_yaml
     from bebert_ray.pipeline.driver import Run, make_plan, results
     from bebert_ray.pipeline.prepare import open_run, prepare
-    from bebert_ray.pipeline.results import draw, print_plan, print_table, to_json
-    from bebert_ray.reporting.html import page
+    from bebert_ray.pipeline.results import to_json
     from bebert_ray.reporting.progress import Board
+    from bebert_ray.reporting.report import draw_report
+    from bebert_ray.reporting.tables import print_plan, print_table
     from bebert_ray.storage import keep, lock
 
     out = console()
     prepared = prepare(config)
-    directory = prepared.directory
+    directory, layout = prepared.directory, prepared.layout
     out.print(to_yaml(config))
     with connected(config.resources) as nodes:
         allotments = allot(config, nodes)
@@ -55,12 +56,11 @@ def main(arguments: list[str] | None = None) -> None:
                 crew.do(run)
             figures = results(run)
             text = to_json(figures.everything(), indent=2)
-            if not keep(directory / "results.json", text.encode()) and not crew.taken:
+            if not keep(layout.results, text.encode()) and not crew.taken:
                 out.print("results.json was not what the run's artifacts say; written anew")
-            draw(figures, directory / "scores.png")
-            keep(directory / "report.html", page(figures, directory).encode())
+            draw_report(figures, directory)
     print_table(figures, out)
-    out.print(f"all figures: {directory / 'results.json'}, report: {directory / 'report.html'}")
+    out.print(f"all figures: {layout.results}, report: {layout.report}")
     print(to_json(figures.summary()), flush=True)
 
 

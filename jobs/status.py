@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from bebert_ray.cli.common import console, run_job
 from bebert_ray.reporting.status import look
-from bebert_ray.reporting.status_table import print_status
+from bebert_ray.reporting.tables import print_status
 from bebert_ray.storage import Location
 
 DESCRIPTION = """\

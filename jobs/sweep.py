@@ -42,7 +42,8 @@ def main(arguments: list[str] | None = None) -> None:
     # Only now: --help and a mistyped key should not wait for torch and Ray.
     from bebert_ray.cluster.resources import connected, room
     from bebert_ray.pipeline.prepare import prepare
-    from bebert_ray.pipeline.results import print_plan, to_json
+    from bebert_ray.pipeline.results import to_json
+    from bebert_ray.reporting.tables import print_plan
     from bebert_ray.storage import keep, lock
     from bebert_ray.sweep.best import conclude, keep_best
     from bebert_ray.sweep.directory import check_data, check_directory, open_directory, plan, to_run

@@ -7,8 +7,8 @@ a run, a first run and a resumed one, walk the same way.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,15 @@ class Member:
     logits: Logits
     alpha: float
     error: float | None = None
+
+
+def vote_alphas(members: Sequence[Member]) -> list[float]:
+    """The weights of the members in the vote, [M]; all 1 if each has an alpha of 0.
+
+    So has an ensemble whose only member is no better than chance.
+    """
+    alphas = [member.alpha for member in members]
+    return alphas if any(alphas) else [1.0] * len(alphas)
 
 
 class Ensemble:
@@ -163,7 +172,7 @@ class Ensemble:
         if last and self._passed[round] == self._config.members:
             self.finished = True
         if self.finished and not self.members:
-            self.members = self._rejected[:1]  # the only one there is, for what it is worth
+            self.members = self._rejected[:1]  # an ensemble has one member at least
         if not last:
             return self._steps(member, before)
         if self._config.schedule == "sequential" and not self.finished:
@@ -186,7 +195,7 @@ class Ensemble:
             outcome = f"boosting ends {end} it" if sequential else "it is left out"
             reason = f"no better than chance (weighted error {boost.error:.3f})"
             self._notes.append(f"{made.name} is {reason}: {outcome}")
-            self._rejected.append(replace(made, alpha=1.0))
+            self._rejected.append(made)
             self.finished = sequential
             return
         self.members.append(made)

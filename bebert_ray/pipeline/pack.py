@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from bebert_ray.boosting.vote import combine
-from bebert_ray.data.metrics import evaluate
 from bebert_ray.nn.bert import load_model, load_tokenizer
 from bebert_ray.packed.manifest import CARD
 from bebert_ray.packed.model import BebertForSequenceClassification, packed_model
 from bebert_ray.packed.summary import stored_bytes
+from bebert_ray.pipeline.evaluate import ensemble_scores
 from bebert_ray.pipeline.layout import Layout
 from bebert_ray.pipeline.model_card import model_card
 from bebert_ray.storage import Artifact, Location, commit, fetch
@@ -82,7 +81,6 @@ def _score(
         logits = np.stack([predict(work.place(each), columns, size) for each in model.members])
         before = np.stack([each[name] for each in trained])
         difference = max(difference, float(np.abs(logits - before).max(initial=0.0)))
-        scores[name] = evaluate(
-            work.splits.task, combine(logits, model.config.alphas), columns.labels
-        )
+        task, alphas = work.splits.task, model.config.alphas
+        scores[name] = ensemble_scores(task, logits, alphas, columns.labels)
     return scores, difference
