@@ -1,4 +1,4 @@
-"""The model card of a packed model: what it is, how it scores, what it takes, what made it."""
+"""The model card of a packed model: use, scores, sizes, and the configuration of its run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ well. The softmax of the logits is the mean of the members' probabilities, weigh
 
 ## Scores
 
-Of these very files, loaded again after they were written. `selection` is what choices were made on.
+Of these files, loaded again after they were written. Choices were made on `selection`.
 
 | split | {metrics} |
 |---|{rules}|
@@ -71,7 +71,7 @@ def model_card(inputs: dict[str, Any], facts: dict[str, Any]) -> str:
     """The text of the card.
 
     Args:
-        inputs: of the packed model, see `export.leave_packed`.
+        inputs: of the packed model, see `pipeline.pack.leave_packed`.
         facts: `scores`, `logit_difference`, `bytes` and `versions` of it.
     """
     config, scores = inputs["config"], facts["scores"]

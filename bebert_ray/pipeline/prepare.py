@@ -51,8 +51,8 @@ class Prepared:
         config: the configuration.
         directory: the run directory.
         corpus: the examples as text.
-        checkpoint: the encoder to start from.
-        data: what the tokenised examples depend on, as JSON.
+        checkpoint: the pretrained encoder.
+        data: all that the tokenised examples depend on, as JSON.
     """
 
     config: Config
@@ -180,7 +180,7 @@ def _check_directory(directory: Location, config: Config) -> None:
     # Without its configuration a run is known by its data.
     elif there and not (there <= LEFT and exists(directory / DATA / RECORD)):
         raise UserError(
-            f"output: {directory} is not empty and not a run (it has no {CONFIG}); "
+            f"output: {directory} is not empty and holds no run (it has no {CONFIG}); "
             "choose another directory"
         )
 
