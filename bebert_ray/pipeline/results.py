@@ -124,6 +124,11 @@ class Results:
         return self.headline(self.stages[TEACHER].scores)
 
     @property
+    def start(self) -> float:
+        """Score of the model that the members start from, the last of the stages."""
+        return self.headline(list(self.stages.values())[-1].scores)
+
+    @property
     def member_scores(self) -> list[float]:
         """Score of each member."""
         return [self.headline(member.scores) for member in self.members]

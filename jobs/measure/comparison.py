@@ -127,10 +127,9 @@ def figures(run: Results, sizes: Sequence[int]) -> dict[str, float]:
         By name: the stages, `start` (the model that members start from), `mean member`, `ensemble
         of k`, `MB` (of all members, 10^6 bytes), `smaller` (than the teacher), `seconds`.
     """
-    stages = list(run.stages.values())
     return {
-        **{stage.name: run.headline(stage.scores) for stage in stages},
-        "start": run.headline(stages[-1].scores),
+        **{stage.name: run.headline(stage.scores) for stage in run.stages.values()},
+        "start": run.start,
         "mean member": run.mean_member,
         **{
             f"ensemble of {size}": run.headline(run.staged[min(size, len(run.staged)) - 1])

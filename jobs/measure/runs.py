@@ -255,7 +255,7 @@ def kinds_summary(made: dict[str, list[Results]]) -> dict[str, Any]:
             "kind": kind,
             "seed": run.seed,
             "teacher": run.teacher,
-            "start": run.headline(list(run.stages.values())[-1].scores),
+            "start": run.start,
             "members": run.member_scores,
             "ensembles": [run.headline(scores) for scores in run.staged],
             "cost": asdict(_cost(run, run.members[0].name)),

@@ -128,6 +128,7 @@ def test_content_of_an_older_version_and_with_less_is_refused(results):
 
 def test_scores_are_attributes(results):
     assert results.ensemble == pytest.approx(0.57)
+    assert results.start == results.summary()["ternary"]
     assert results.teacher == pytest.approx(0.92)
     assert results.member_scores == [pytest.approx(0.52), pytest.approx(0.42)]
     assert results.mean_member == pytest.approx(0.47)
