@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
@@ -170,8 +171,8 @@ def draw_losses(
     for axes, (name, curves) in zip(row, panels.items(), strict=True):
         for curve in curves:
             axes.plot(*zip(*curve, strict=True), color=LIGHT["blue"], linewidth=_WIDE)
-        highest = max(loss for curve in curves for _, loss in curve)
-        axes.set(title=name, xlabel="step", ylim=(0, 1.05 * highest if highest > 0 else 1))
+        losses = [loss for curve in curves for _, loss in curve if math.isfinite(loss)]
+        axes.set(title=name, xlabel="step", ylim=(0, 1.05 * max(losses, default=0.0) or 1.0))
         axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
     row[0].set(ylabel="loss")
 
