@@ -8,7 +8,7 @@ from typing import Any
 from transformers import BertConfig
 
 from bebert_ray.config import Config
-from bebert_ray.config.recipes import activation_bits
+from bebert_ray.config.bits import Bits
 from bebert_ray.config.schema import FULL_WIDTH
 from bebert_ray.nn.shape import Shape
 
@@ -35,7 +35,7 @@ def member_config(config: Config, encoder: BertConfig) -> BertConfig:
     Shape(
         config.width,
         "binary" if config.bits in FULL_WIDTH else "split",
-        activation_bits(config.bits),
+        Bits.parse(config.bits).activations,
         elastic=binary.activations == "elastic",
         softmax=binary.attention == "softmax",
         two_sets=binary.two_sets,

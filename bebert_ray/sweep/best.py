@@ -13,14 +13,15 @@ import numpy as np
 
 from bebert_ray.boosting.alphas import Weighting, search_alphas
 from bebert_ray.boosting.selection import select
-from bebert_ray.boosting.vote import combine
 from bebert_ray.config import to_yaml
 from bebert_ray.config.recipes import kind_of
 from bebert_ray.data.columns import Columns
-from bebert_ray.data.metrics import evaluate, primary
+from bebert_ray.data.metrics import primary
 from bebert_ray.errors import RunError
 from bebert_ray.pipeline.driver import found
-from bebert_ray.pipeline.members import Ensemble, Member
+from bebert_ray.pipeline.evaluate import ensemble_scores
+from bebert_ray.pipeline.layout import Layout
+from bebert_ray.pipeline.members import Ensemble, Member, vote_alphas
 from bebert_ray.pipeline.prepare import Prepared
 from bebert_ray.pipeline.results import to_json
 from bebert_ray.pipeline.steps import Step, model_step
@@ -123,9 +124,7 @@ def conclude(
             if record.state == "done":
                 members[record.number] = ensemble
     swept = {
-        number: search_alphas(
-            task, _held_out(ensemble), labels, [[member.alpha for member in ensemble]], seed
-        )
+        number: search_alphas(task, _held_out(ensemble), labels, [vote_alphas(ensemble)], seed)
         for number, ensemble in members.items()
     }
 
@@ -133,7 +132,7 @@ def conclude(
         weights = np.asarray(alphas, np.float64)
         parts, weights = [parts[m] for m in np.flatnonzero(weights)], weights[weights > 0]
         logits = _held_out([member for _, member in parts])
-        score = evaluate(task, combine(logits, weights), labels)[primary(task)]
+        score = ensemble_scores(task, logits, weights, labels)[primary(task)]
         bits = sum(member.artifact.facts["bits"] for _, member in parts)
         return Candidate(name, parts, (weights / weights.sum()).tolist(), score, bits)
 
@@ -141,7 +140,7 @@ def conclude(
     counts = select(task, _held_out([member for _, member in library]), labels, sweep.size)
     taken = np.flatnonzero(counts)
     candidates = [
-        candidate(AS_TRAINED, own, [member.alpha for _, member in own]),
+        candidate(AS_TRAINED, own, vote_alphas(members[best.number])),
         candidate(UNIFORM, own, np.ones(len(own))),
         candidate(SWEPT, own, swept[best.number].alphas),
         candidate(SELECTED, [library[index] for index in taken], counts[taken]),
@@ -154,7 +153,12 @@ def conclude(
     winner = max(candidates, key=lambda each: (each.held_out, -each.bits))
     dev = {
         each.name: {
-            split: evaluate(task, _scores(each, split), splits[split].labels)
+            split: ensemble_scores(
+                task,
+                [member.logits[split] for _, member in each.members],
+                each.alphas,
+                splits[split].labels,
+            )
             for split in shared.corpus.dev
         }
         for each in candidates
@@ -188,7 +192,7 @@ def _members(
         step = steps.pop(0)
         known = found(step)
         if not isinstance(known, Miss):
-            if step.stage == "member" and step.fold is None:
+            if step.kind == "member":
                 trained.append(Member(step.name, *known, alpha=1.0))
             steps += ensemble.advance(step, *known, new=False)
     if record.state == "done" and not ensemble.finished:
@@ -230,7 +234,8 @@ def keep_best(outcome: Outcome, shared: Prepared) -> tuple[Prepared, Step] | Non
         ],
     }
     text = to_json(facts, indent=2).encode()
-    places = [directory / "members" / f"{position:03d}" for position in range(len(winner.members))]
+    positions = range(len(winner.members))
+    places = [Layout(directory).member(position) for position in positions]
     whole = all(
         isinstance(find(place, member.artifact.inputs), Artifact)
         for place, (_, member) in zip(places, winner.members, strict=True)
@@ -256,8 +261,3 @@ def keep_best(outcome: Outcome, shared: Prepared) -> tuple[Prepared, Step] | Non
 
 def _held_out(members: list[Member]) -> np.ndarray:
     return np.stack([member.logits["selection"] for member in members])
-
-
-def _scores(candidate: Candidate, split: str) -> np.ndarray:
-    logits = np.stack([member.logits[split] for _, member in candidate.members])
-    return combine(logits, candidate.alphas)

@@ -8,7 +8,8 @@ from bebert_ray.config import differing_keys
 from bebert_ray.config.recipes import kind_of
 from bebert_ray.errors import UserError
 from bebert_ray.pipeline.driver import make_plan
-from bebert_ray.pipeline.prepare import LOCK, Prepared
+from bebert_ray.pipeline.layout import LOCK, REPORT, RESULTS
+from bebert_ray.pipeline.prepare import Prepared
 from bebert_ray.pipeline.results import to_json
 from bebert_ray.storage import Miss, keep, names, read, remove
 from bebert_ray.storage import sweep as sweep_drafts
@@ -24,7 +25,7 @@ FREE_KEYS = (
 # What a sweep leaves in its directory, beside its settings.
 LEFT = {
     *("shared", "trials", "tune", "mlruns", "best"),
-    *("best.yaml", "results.json", "report.html"),
+    *("best.yaml", RESULTS, REPORT),
 }
 
 

@@ -9,8 +9,10 @@ from rich.console import Console
 
 from bebert_ray.cluster.resources import allot, connected, room
 from bebert_ray.errors import RunError
+from bebert_ray.pipeline.layout import REPORT, RESULTS
 from bebert_ray.pipeline.prepare import prepare
-from bebert_ray.pipeline.results import print_plan, to_json
+from bebert_ray.pipeline.results import to_json
+from bebert_ray.reporting.tables import print_plan
 from bebert_ray.run import execute
 from bebert_ray.storage import check_unlocked, keep, lock
 from bebert_ray.sweep.best import Outcome, conclude, keep_best
@@ -67,8 +69,8 @@ def run_sweep(
                 with lock(best.directory):
                     allotments = allot(best.config, nodes)
                     execute(best, allotments, progress, step=step, splits=splits)
-            keep(directory / "results.json", to_json(everything(outcome), indent=2).encode())
-            keep(directory / "report.html", page(outcome).encode())
+            keep(directory / RESULTS, to_json(everything(outcome), indent=2).encode())
+            keep(directory / REPORT, page(outcome).encode())
     return outcome
 
 

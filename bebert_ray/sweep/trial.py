@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from bebert_ray.boosting.vote import combine
 from bebert_ray.cluster.pool import PATIENCE
 from bebert_ray.cluster.resources import Allotments, Node, allot
 from bebert_ray.config import Config
 from bebert_ray.config.recipes import kind_of
-from bebert_ray.data.metrics import evaluate, primary, worst
+from bebert_ray.data.metrics import primary, worst
 from bebert_ray.errors import Diverged, RunError, UserError
 from bebert_ray.pipeline.driver import Run
+from bebert_ray.pipeline.evaluate import ensemble_scores
 from bebert_ray.pipeline.prepare import Prepared
 from bebert_ray.pipeline.shared import link_stages
 from bebert_ray.pipeline.steps import Step
@@ -123,7 +123,7 @@ class TrialReports:
             return
         seconds = self._seconds.get(step.trainee, 0.0)  # rounds may be looked up in any order
         self._seconds[step.trainee] = max(seconds, artifact.facts["seconds"])
-        if step.stage == "round":
+        if step.kind == "round":
             self._report_round(run, step.round, logits["selection"])
         elif self._prepared.config.rounds == 1:
             self._report_members(run)
@@ -158,7 +158,7 @@ class TrialReports:
 
     def _score(self, run: Run, logits: list[np.ndarray], alphas: list[float]) -> float:
         task, labels = self._prepared.task, run.splits["selection"].labels
-        return evaluate(task, combine(np.stack(logits), alphas), labels)[primary(task)]
+        return ensemble_scores(task, np.stack(logits), alphas, labels)[primary(task)]
 
     def _report(
         self, score: float, members: int, trained: float, state: str = "running", note: str = ""

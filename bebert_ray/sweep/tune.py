@@ -24,8 +24,8 @@ from ray.tune.search.optuna import OptunaSearch
 from bebert_ray.cluster.pool import PATIENCE
 from bebert_ray.cluster.resources import Node
 from bebert_ray.errors import RunError
+from bebert_ray.pipeline.layout import CHECKPOINTS
 from bebert_ray.pipeline.prepare import Prepared
-from bebert_ray.pipeline.steps import CHECKPOINTS
 from bebert_ray.storage import remove
 from bebert_ray.sweep.directory import to_run
 from bebert_ray.sweep.records import (

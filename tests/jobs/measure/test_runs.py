@@ -5,23 +5,26 @@ import json
 from pathlib import Path
 
 import pytest
-from measure.schedules import SCHEDULES, Outcome, _times, print_summary, summary
+from measure.runs import KINDS, SCHEDULES, print_schedules, schedules_summary, times
 from rich.console import Console
 
 from bebert_ray.config import load_config
+from bebert_ray.config.recipes import kind_of
+
+SCRIPT = Path(__file__).resolve().parents[3] / "jobs" / "benchmark.py"
 
 
 def event(time, kind, stage):
     return {"time": time, "kind": kind, "stage": stage}
 
 
-def test_the_time_with_no_member_at_work():
+def test_the_time_with_no_member_in_training():
     events = [
         event(100.0, "start", "driver"),
         event(110.0, "start", "member 000"),
         event(112.0, "start", "member 001"),
         event(115.0, "progress", "member 000"),
-        event(120.0, "done", "member 000"),  # member 001 is at work still
+        event(120.0, "done", "member 000"),  # member 001 is in training still
         event(125.0, "start", "member 000"),
         event(126.0, "done", "member 000"),
         event(130.0, "done", "member 001"),  # none is
@@ -29,10 +32,10 @@ def test_the_time_with_no_member_at_work():
         event(150.0, "done", "member 001"),
         event(151.0, "boost", "member 001"),
     ]
-    assert _times(events) == (50.0, 2 / 40)
+    assert times(events) == (50.0, 2 / 40)
 
 
-def test_a_restarted_member_is_at_work_until_it_is_done():
+def test_a_restarted_member_is_in_training_until_it_is_done():
     events = [
         event(0.0, "start", "driver"),
         event(1.0, "start", "member 000"),
@@ -40,19 +43,27 @@ def test_a_restarted_member_is_at_work_until_it_is_done():
         event(5.0, "start", "member 000"),
         event(9.0, "done", "member 000"),
     ]
-    assert _times(events) == (9.0, 0.0)
+    assert times(events) == (9.0, 0.0)
 
 
 SECONDS = {"sequential": 100.0, "sequential-all-cpus": 80.0, "pipelined": 50.0, "parallel": 40.0}
 OUTCOMES = [
-    Outcome(schedule, seed, 0, seconds * seed, 0.01, 0.7 + seed / 100, [0.7, 0.8])
+    {
+        "schedule": schedule,
+        "seed": seed,
+        "turn": 0,
+        "seconds": seconds * seed,
+        "outside": 0.01,
+        "ensemble": 0.7 + seed / 100,
+        "members": [0.7, 0.8],
+    }
     for seed in (1, 3)
     for schedule, seconds in SECONDS.items()
 ]
 
 
 def test_ratios_medians_and_means():
-    figures = summary(OUTCOMES)
+    figures = schedules_summary(OUTCOMES)
     assert figures["ratios"] == {
         "pipelined/sequential": 0.5,
         "parallel/sequential": 0.4,
@@ -68,7 +79,7 @@ def test_ratios_medians_and_means():
 
 def test_the_table_has_a_column_for_each_seed():
     shown = io.StringIO()
-    print_summary(OUTCOMES, Console(file=shown, width=120))
+    print_schedules(OUTCOMES, Console(file=shown, width=120))
     assert "dev, seed 1" in shown.getvalue()
     assert "dev, seed 3" in shown.getvalue()
     [row] = [line for line in shown.getvalue().splitlines() if "pipelined " in line]
@@ -84,6 +95,14 @@ def test_every_schedule_is_a_valid_configuration_whatever_the_given_one_is(sched
     assert config.rounds == (2 if schedule == "pipelined" else 1)
 
 
-def test_the_command_line_offers_every_schedule():
-    script = Path(__file__).resolve().parents[3] / "jobs" / "benchmark.py"
-    assert f"SCHEDULES = {json.dumps(list(SCHEDULES))}" in script.read_text()
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_a_valid_configuration(kind):
+    config = load_config(None, ["task=sst2", *KINDS[kind]])
+    assert kind.startswith(config.bits)
+    assert kind_of(config).stages[-1].bits == config.bits
+
+
+def test_the_command_line_offers_every_schedule_and_kind():
+    text = SCRIPT.read_text()
+    assert f"SCHEDULES = {json.dumps(list(SCHEDULES))}" in text
+    assert f"KINDS = {json.dumps(list(KINDS))}" in text
