@@ -11,8 +11,8 @@ import yaml
 
 from bebert_ray.pipeline.driver import make_plan
 from bebert_ray.pipeline.results import Results, to_json
-from bebert_ray.predict.classifier import Classifier, read_card
 from bebert_ray.reporting.html import page
+from bebert_ray.scoring.classifier import Classifier, read_card
 from bebert_ray.storage import Location, find
 from bebert_ray.training import stages
 from bebert_ray.training.work import load_logits
