@@ -68,12 +68,12 @@ def train(
         RunError: the run failed; call it again to go on.
 
     Example:
-        ::
+        ```python
+        import bebert_ray as bb
 
-            import bebert_ray as bb
-
-            results = bb.train(train=frame, bits="1-1-4", output="runs/mine", seed=1)
-            results.scores["dev"]["accuracy"]
+        results = bb.train(train=frame, bits="1-1-4", output="runs/mine", seed=1)
+        results.scores["dev"]["accuracy"]
+        ```
     """
     tables: dict[str, pa.Table] = {}
     given = dict(_given(config)) | dict(flatten(overrides))

@@ -25,7 +25,7 @@ def shares(alphas: ArrayLike) -> Floats:
     Raises:
         ValueError: there is no alpha, or one is negative or not finite.
 
-    Example:
+    Examples:
         >>> shares([3, 1]).tolist()
         [0.75, 0.25]
         >>> shares([0, 0]).tolist()
@@ -48,7 +48,7 @@ def outputs(logits: ArrayLike) -> Floats:
     Raises:
         ValueError: the shape does not fit, or a logit is not finite.
 
-    Example:
+    Examples:
         >>> outputs([[[0.0, 0.0]]]).tolist()
         [[[0.5, 0.5]]]
     """
@@ -80,7 +80,7 @@ def combine(logits: ArrayLike, alphas: ArrayLike) -> Floats:
     Raises:
         ValueError: the shapes do not fit, an alpha is negative, or a value is not finite.
 
-    Example:
+    Examples:
         >>> combine([[[1.0]], [[4.0]]], alphas=[1, 2]).tolist()  # regression: K = 1
         [[3.0]]
     """
@@ -96,7 +96,7 @@ def staged(logits: ArrayLike, alphas: ArrayLike) -> list[Floats]:
     Raises:
         ValueError: as in `combine`.
 
-    Example:
+    Examples:
         >>> [scores.tolist() for scores in staged([[[1.0]], [[4.0]]], alphas=[1, 2])]
         [[[1.0]], [[3.0]]]
     """

@@ -28,7 +28,7 @@ def load_model(place: str | PathLike[Any]) -> BebertForSequenceClassification:
         UserError: there is no packed model, it is damaged, or a tensor or a setting is missing,
             unexpected or does not fit.
 
-    Example:
+    Examples:
         >>> model = load_model("runs/mrpc")  # doctest: +SKIP
         >>> tokenizer = AutoTokenizer.from_pretrained("runs/mrpc/model")  # doctest: +SKIP
         >>> inputs = tokenizer("It rains.", "Rain falls.", return_tensors="pt")  # doctest: +SKIP
