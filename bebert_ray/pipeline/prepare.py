@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import BertConfig
 
 from bebert_ray.config import Config, differing_keys, to_dict
 from bebert_ray.config.recipes import MODEL, STAGE_NAMES
@@ -23,6 +24,7 @@ from bebert_ray.data.tasks import Task
 from bebert_ray.errors import UserError
 from bebert_ray.nn.bert import Checkpoint, find_checkpoint, load_encoder, load_tokenizer
 from bebert_ray.pipeline.config_file import CONFIG, keep_config, kept_config
+from bebert_ray.pipeline.memory import Shape
 from bebert_ray.storage import (
     Artifact,
     Location,
@@ -37,6 +39,7 @@ from bebert_ray.storage import (
     sweep,
 )
 from bebert_ray.storage.artifacts import RECORD
+from bebert_ray.training.encoder import ENCODER, leave_encoder
 from bebert_ray.training.precision import fast_precision
 
 # Keys that a run may change and go on with what it has: they touch the members alone, or no figure.
@@ -47,7 +50,7 @@ FREE_KEYS = (
 # What a run leaves in its directory, beside its configuration.
 DATA = "data"
 LEFT = {
-    *(DATA, *STAGE_NAMES, "members", "weights", "checkpoints", MODEL),
+    *(DATA, ENCODER, *STAGE_NAMES, "members", "weights", "checkpoints", MODEL),
     *("metrics.jsonl", "tensorboard", "logs", "results.json", "scores.png", "report.html"),
 }
 LOCK = ".lock"
@@ -75,6 +78,11 @@ class Prepared:
     def task(self) -> Task:
         """The run's task, with the labels that its data have."""
         return self.corpus.task
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the encoder."""
+        return Shape.of(BertConfig.from_pretrained(self.checkpoint.path, local_files_only=True))
 
     def find_data(self) -> Artifact | Miss:
         """The tokenised examples, if an earlier run has left them."""
@@ -117,7 +125,7 @@ def prepare(config: Config, tables: Mapping[str, Any] | None = None) -> Prepared
 def _with_precision(config: Config, directory: Location) -> Config:
     if config.training.precision != "auto":
         return config
-    precision: Precision = fast_precision(on_gpu=config.resources.member.gpu > 0)
+    precision: Precision = fast_precision(config.resources.member.gpu)
     if not config.fresh:
         with suppress(FileNotFoundError, UserError):  # a damaged one is reported below
             precision = kept_config(directory).training.precision
@@ -142,6 +150,7 @@ def open_run(prepared: Prepared) -> dict[str, Columns]:
         for name in LEFT:
             remove(directory / name)
     keep_config(config, directory)
+    leave_encoder(prepared.checkpoint, directory)
     if isinstance(prepared.find_data(), Miss):
         _tokenise(prepared)
     return load_splits(prepared)

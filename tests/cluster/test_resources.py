@@ -86,7 +86,7 @@ def test_a_share_of_a_gpu_bounds_the_members_in_flight():
     ("override", "message"),
     [
         ("resources.stage.cpu=9", r"resources\.stage: 9 CPUs fit on no machine .*8 CPUs, 4\.0 GB"),
-        ("resources.member.cpu=9", r"resources\.member: 9 CPUs, 1\.5 GB fit on no machine"),
+        ("resources.member.cpu=9", r"resources\.member: 9 CPUs fit on no machine"),
         ("resources.stage.gpu=1", r"resources\.stage: 1 CPU, 1 GPU fit on no machine"),
         ("resources.member.memory=5e9", r"resources\.member: 8 CPUs, 5\.0 GB fit on no machine"),
     ],

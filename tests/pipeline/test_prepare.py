@@ -108,7 +108,7 @@ def test_a_run_may_be_in_an_object_store(runner, bucket, monkeypatch):
         prepared = runner.prepare(f"output={bucket}", *changes)
         assert prepared.directory == bucket
         assert len(open_run(prepared)["train"]) == 86
-    assert names(bucket) == {"config.yaml", "data"}
+    assert names(bucket) == {"config.yaml", "data", "encoder"}
     with pytest.raises(UserError, match=r"mrpc\?.* is another run:\n  seed: 7 there, 42 here"):
         runner.prepare(f"output={bucket}")
 
