@@ -86,7 +86,9 @@ class SharedScoring:
             max_retries=0,
             runtime_env={"env_vars": worker_environment(need.cpu, need.gpu)},
         )
-        return lambda share: task.remote(model_ref, columns_ref, share, need.cpu, need.gpu, precision)
+        return lambda share: task.remote(
+            model_ref, columns_ref, share, need.cpu, need.gpu, precision
+        )
 
 
 def _score(
@@ -100,7 +102,7 @@ def _score(
     torch.set_num_threads(threads)
     weights = {name: torch.from_numpy(array.copy()) for name, array in packed["weights"].items()}
     model = build(BertConfig.from_dict(packed["config"]), weights).eval()
-    model.to(allotted_device(gpu))  # type: ignore[arg-type]  # its hints know no device
+    model.to(allotted_device(gpu))
     return predict_batches(model, Columns.from_arrays(arrays), share, precision)
 
 

@@ -11,10 +11,10 @@ from bebert_ray.training.encoder import ENCODER
 
 
 def link_stages(source: Path, target: Path) -> None:
-    """Give a run directory the data, the encoder and the stages of another, in place of what is there.
+    """Give a run directory the data, the encoder and the stages of another.
 
-    That may be damaged, or come from what the other has made anew since. Those that the run cannot
-    use, as they were made with other settings, it makes anew.
+    They replace what is there, which may be damaged, or come from what the other has made anew
+    since. Those that the run cannot use, as they were made with other settings, it makes anew.
     """
     for name in (DATA, ENCODER, *STAGE_NAMES):
         if (source / name).exists():

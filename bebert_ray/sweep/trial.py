@@ -68,7 +68,9 @@ def run_trial(
     start = kind_of(prepared.config).start
     reports = TrialReports(prepared, fetch(shared.directory / start).facts["bits"], report)
     try:
-        run = _train(prepared, shared, trial_allotments(prepared.config, nodes, sweep, shared.shape), reports)
+        run = _train(
+            prepared, shared, trial_allotments(prepared.config, nodes, sweep, shared.shape), reports
+        )
     except Diverged as error:
         reports.fail("diverged", str(error))
     except (RunError, UserError) as error:

@@ -114,6 +114,14 @@ def test_a_run_may_be_in_an_object_store(runner, bucket, monkeypatch):
 
 
 @pytest.mark.usefixtures("finished")
+def test_a_run_of_an_earlier_version_gets_its_encoder_and_goes_on(runner):
+    shutil.rmtree(runner.output / "encoder")
+    runner()
+    assert runner.taken == []
+    assert (runner.output / "encoder" / "model.safetensors").exists()
+
+
+@pytest.mark.usefixtures("finished")
 class TestAnotherRun:
     """`output` holds a finished run."""
 
