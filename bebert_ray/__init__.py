@@ -16,13 +16,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from bebert_ray.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from bebert_ray.api import predict, sweep, train
     from bebert_ray.config import Config, load_config
     from bebert_ray.packed import load_model
     from bebert_ray.pipeline.results import Results
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "train": "bebert_ray.api",

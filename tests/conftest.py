@@ -49,7 +49,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     Native threads of Ray and Arrow outlive tests, and can crash while the interpreter ends: a run
     that had passed then has the exit code of a segmentation fault.
     """
-    if _EXIT_STATUS in config.stash:
+    if _EXIT_STATUS in config.stash and not hasattr(config, "workerinput"):
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -239,8 +239,8 @@ def member(
     """
     import torch
 
-    from bebert_ray.nn.bert import find_checkpoint, load_encoder
     from bebert_ray.nn.binarize import binarize_
+    from bebert_ray.nn.checkpoint import find_checkpoint, load_encoder
     from bebert_ray.nn.narrow import narrow_
     from bebert_ray.nn.quantizers import calibrate_
     from bebert_ray.nn.split import split_, ternarize_

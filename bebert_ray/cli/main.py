@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from bebert_ray import __version__
 from bebert_ray.cli.common import run_job
+from bebert_ray.version import __version__
 
 COMMANDS = {
     "train": ("train", "train an ensemble of binary BERTs, and evaluate it"),

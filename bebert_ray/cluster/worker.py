@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from bebert_ray.config import Config
-from bebert_ray.config.recipes import MODEL
 from bebert_ray.data.columns import Columns
 from bebert_ray.data.tasks import Task
 from bebert_ray.errors import UserError
@@ -131,16 +130,16 @@ class Worker:
             return self._make(step, work)
 
     def _make(self, step: Step, work: Work) -> tuple[Artifact, Logits]:
-        if step.stage == MODEL:
+        if step.kind == "model":
             return leave_packed(work, step.path, step.stage, step.inputs), {}
         if step.member is None or step.sample_weight is None:
-            stage = work.kind.stage(step.stage)
+            stage = work.kind.stage(step.name)
             model = RECIPES[stage.recipe](work, stage)
         else:
             model = self._member(step.trainee, step.member, work).advance(work, step.sample_weight)
-        leave = leave_logits if step.stage == "round" else leave_model
+        leave = leave_logits if step.kind == "round" else leave_model
         made = leave(work, model, step.path, step.stage, step.inputs)
-        if step.stage != "round":
+        if step.kind != "round":
             self._trainee, self._training = "", None
             parallel.once(work.checkpoints.clear)
         return made

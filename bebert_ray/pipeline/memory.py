@@ -35,7 +35,7 @@ FLOAT = 4  # bytes
 
 
 @dataclass(frozen=True)
-class Shape:
+class EncoderShape:
     """The shape of an encoder: counts of layers, hidden units, heads and so on.
 
     Attributes:
@@ -53,11 +53,11 @@ class Shape:
     rows: int
 
     @classmethod
-    def of(cls, config: BertConfig) -> Shape:
+    def of(cls, config: BertConfig) -> EncoderShape:
         """The shape that a checkpoint's configuration tells.
 
         Example:
-            >>> Shape.of(BertConfig()).layers
+            >>> EncoderShape.of(BertConfig()).layers
             12
         """
         return cls(
@@ -88,7 +88,7 @@ class _Kept:
     inner: float
     scores: float
 
-    def bytes(self, shape: Shape, width: float, batch_size: int, length: int) -> float:
+    def bytes(self, shape: EncoderShape, width: float, batch_size: int, length: int) -> float:
         """Of a batch of full length."""
         units = (self.outer + self.inner * width) * shape.hidden
         scores = self.scores * width * shape.heads * length
@@ -105,7 +105,7 @@ _MATCHED = {  # quantized, with what of a teacher's layers is matched
 _SCORED = _Kept(8.0, 12.0, 3.0)  # of one layer, without a backward pass
 
 
-def stage_memory(config: Config, shape: Shape) -> float:
+def stage_memory(config: Config, shape: EncoderShape) -> float:
     """Bytes that the most demanding of the shared stages needs.
 
     Args:
@@ -127,7 +127,7 @@ def stage_memory(config: Config, shape: Shape) -> float:
     return max(needs)
 
 
-def member_memory(config: Config, shape: Shape) -> float:
+def member_memory(config: Config, shape: EncoderShape) -> float:
     """Bytes that a member needs; see `stage_memory`."""
     kind, narrow = kind_of(config), shape.weights(config.width)
     weights = narrow * (2 if kind.start == "split" else 1)
@@ -138,7 +138,7 @@ def member_memory(config: Config, shape: Shape) -> float:
 
 
 def _quantized(
-    config: Config, shape: Shape, batch_size: int, weights: float, teacher: float
+    config: Config, shape: EncoderShape, batch_size: int, weights: float, teacher: float
 ) -> float:
     """A quantized model, first with a teacher, unless that is 0, which keeps no best epoch."""
     alone = _fit(config, shape, _QUANTIZED, config.width, batch_size, weights)
@@ -151,7 +151,7 @@ def _quantized(
 
 def _fit(
     config: Config,
-    shape: Shape,
+    shape: EncoderShape,
     kept: _Kept,
     width: float,
     batch_size: int,
@@ -164,7 +164,7 @@ def _fit(
     return MARGIN * (BASE + copies * weights + teacher + step)
 
 
-def _scoring(config: Config, shape: Shape, weights: float) -> float:
+def _scoring(config: Config, shape: EncoderShape, weights: float) -> float:
     """Between two epochs: weights, moments and best weights are there, and one layer's numbers."""
     layer = _SCORED.bytes(shape, 1.0, config.training.eval_batch_size, config.data.max_length)
     return MARGIN * (BASE + 4 * weights + layer / shape.layers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from rich.console import Console
@@ -18,12 +17,11 @@ def console(*, stderr: bool = False, quiet: bool = False) -> Console:
         quiet: print nothing.
     """
     file = sys.stderr if stderr else sys.stdout
-    if quiet:
-        return Console(file=open(os.devnull, "w"), width=120)
     if reconfigure := getattr(file, "reconfigure", None):
         reconfigure(errors="replace")  # where the encoding is not UTF-8, "?" is better than an end
     return Console(
         file=file,
+        quiet=quiet,
         width=None if file.isatty() else 120,
         soft_wrap=True,
         markup=False,

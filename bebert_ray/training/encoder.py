@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bebert_ray.nn.bert import Checkpoint
+from bebert_ray.config.recipes import ENCODER
+from bebert_ray.nn.checkpoint import Checkpoint
 from bebert_ray.storage import Artifact, Location, Miss, commit, fetch, find, link_or_copy
-
-ENCODER = "encoder"
 
 # What `from_pretrained` may read of a BERT and of its tokenizer; a directory may hold more.
 FILES = (

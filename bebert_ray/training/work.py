@@ -16,7 +16,6 @@ import transformers
 from torch import Tensor
 from transformers import BertForSequenceClassification
 
-import bebert_ray
 from bebert_ray.config import Config
 from bebert_ray.config.recipes import Kind, kind_of
 from bebert_ray.data.columns import Columns
@@ -29,6 +28,7 @@ from bebert_ray.training import parallel
 from bebert_ray.training.checkpoints import Checkpoints
 from bebert_ray.training.fit import Fit, FitSettings, Progress, predict
 from bebert_ray.training.losses import Loss
+from bebert_ray.version import __version__
 
 LOGITS = "logits.safetensors"
 
@@ -242,7 +242,7 @@ def load_logits(path: Path) -> Logits:
 def versions() -> dict[str, str]:
     """What a figure depends on besides the configuration."""
     return {
-        "bebert_ray": bebert_ray.__version__,
+        "bebert_ray": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,

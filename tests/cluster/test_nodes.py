@@ -40,7 +40,7 @@ class Seeing:
             "pid": os.getpid(),
             "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
         }
-        return commit(step.path, step.stage, step.inputs, lambda _: facts), {}
+        return commit(step.path, step.kind, step.inputs, lambda _: facts), {}
 
 
 @pytest.fixture(scope="module")

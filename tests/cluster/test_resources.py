@@ -9,7 +9,7 @@ import pytest
 from bebert_ray.cluster.resources import Allotment, Node, allot, connected, last_lines, room
 from bebert_ray.config import ResourcesConfig, load_config
 from bebert_ray.errors import UserError
-from bebert_ray.pipeline.memory import Shape, member_memory
+from bebert_ray.pipeline.memory import EncoderShape, member_memory
 
 GB = 1e9
 
@@ -113,7 +113,7 @@ def test_members_with_gpus_share_the_cpus_of_machines_with_gpus():
 
 
 def test_memory_is_estimated_unless_it_is_given():
-    tiny = Shape(layers=2, hidden=32, heads=4, neurons=64, rows=166)
+    tiny = EncoderShape(layers=2, hidden=32, heads=4, neurons=64, rows=166)
     config = load_config(None, ["task=sst2", "resources.stage.memory=3GB"])
     result = allot(config, [Node(8, 0, 4 * GB)], shape=tiny)
     assert result.stage.memory == 3e9

@@ -138,7 +138,7 @@ def test_a_checkpoint_that_cannot_be_used(
 
 
 def test_bundled_weights_with_another_hash(refused, monkeypatch):
-    monkeypatch.setattr("bebert_ray.nn.bert.BUNDLED_SHA256", 64 * "0")
+    monkeypatch.setattr("bebert_ray.nn.checkpoint.BUNDLED_SHA256", 64 * "0")
     assert re.search("SHA-256 .* expected 0{64}; reinstall", refused("model=bundled"))
 
 
@@ -254,7 +254,7 @@ def test_another_run_trains_nothing_and_prints_the_same_figures(done, capfd):
 def test_a_dry_run_shows_the_plan_and_writes_nothing(done, tmp_path, capfd, monkeypatch):
     arguments, output, _, _ = done
     nodes = nullcontext([Node(cpu=4, gpu=0, memory=8e9)])
-    monkeypatch.setattr("bebert_ray.cluster.resources.connected", lambda _: nodes)
+    monkeypatch.setattr("bebert_ray.run.connected", lambda _: nodes)
     files = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
     assert run_here(*arguments, "member.epochs=2", "--dry-run") == 0
     plan = capfd.readouterr().out

@@ -4,12 +4,12 @@ import pytest
 from transformers import BertConfig
 
 from bebert_ray.config import load_config
-from bebert_ray.pipeline.memory import Shape, member_memory, stage_memory
+from bebert_ray.pipeline.memory import EncoderShape, member_memory, stage_memory
 
-MINILM = Shape.of(
+MINILM = EncoderShape.of(
     BertConfig(num_hidden_layers=6, hidden_size=384, num_attention_heads=12, intermediate_size=1536)
 )
-BASE = Shape.of(BertConfig())
+BASE = EncoderShape.of(BertConfig())
 STAGES = ("teacher", "half", "ternary")
 
 
@@ -45,7 +45,7 @@ def test_estimates_are_never_under_and_at_most_a_quarter_over(
 
 
 def test_more_of_anything_takes_more():
-    large = Shape(24, 1024, 16, 4096, 31036)
+    large = EncoderShape(24, 1024, 16, 4096, 31036)
     for stage in ("member", "ternary"):
         assert estimate(MINILM, stage, 64) < estimate(BASE, stage, 64) < estimate(large, stage, 64)
     batch = estimate(BASE, "member", 64, "member.batch_size=64")

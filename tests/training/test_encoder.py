@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from bebert_ray.errors import RunError
-from bebert_ray.nn.bert import find_checkpoint, load_encoder, load_tokenizer
+from bebert_ray.nn.checkpoint import find_checkpoint, load_encoder, load_tokenizer
 from bebert_ray.storage import Location
 from bebert_ray.training.encoder import fetch_encoder, leave_encoder
 

@@ -1,0 +1,76 @@
+"""The command `bebert`, as people type it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from bebert_ray.cli.main import COMMANDS, main
+from bebert_ray.version import __version__
+
+
+def test_the_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"bebert_ray {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"]])
+def test_help_lists_every_command(capsys, arguments):
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    for name, (_, what) in COMMANDS.items():
+        assert f"  {name:<10} {what}" in printed
+
+
+def test_without_a_command_it_shows_how_to_use_it(capsys):
+    assert main([]) == 2
+    assert "usage: bebert COMMAND" in capsys.readouterr().out
+
+
+def test_a_command_that_does_not_exist(capsys):
+    assert main(["trian"]) == 2
+    assert "there is no command 'trian'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_teaches(capsys, name):
+    with pytest.raises(SystemExit) as end:
+        main([name, "--help"])
+    assert end.value.code == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"usage: bebert {name} ")
+    assert "examples:" in printed
+    assert f"  bebert {name} " in printed
+
+
+def test_bad_input_ends_with_two(capsys):
+    assert main(["train", "task=sst2", "ensemble.membres=2"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "did you mean ensemble.members?" in printed.err
+
+
+def test_a_configuration_can_be_given_once_only(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["train", "--config", "mrpc", "--config", "rte"])
+    assert end.value.code == 2
+    assert "--config is given 2 times" in capsys.readouterr().err
+
+
+def test_the_package_is_the_command_too():
+    command = [sys.executable, "-m", "bebert_ray", "--version"]
+    assert subprocess.check_output(command, text=True) == f"bebert_ray {__version__}\n"
+
+
+def test_quiet_prints_the_last_line_alone(capsys, tmp_path, tiny_run, monkeypatch):
+    from contextlib import nullcontext
+
+    from bebert_ray.cluster.resources import Node
+
+    nodes = nullcontext([Node(cpu=2, gpu=0, memory=8e9)])
+    monkeypatch.setattr("bebert_ray.run.connected", lambda _: nodes)
+    arguments = [*tiny_run, f"output={tmp_path / 'run'}", "--dry-run"]
+    assert main(["-q", "train", *arguments]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["train", *arguments]) == 0
+    assert "plan" in capsys.readouterr().out
