@@ -22,6 +22,7 @@ more than the process needs of the machine's own memory.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from transformers import BertConfig
@@ -117,7 +118,8 @@ def stage_memory(config: Config, shape: EncoderShape) -> float:
     for stage in kind_of(config).stages:
         if stage.section is None:
             continue
-        size = stage.section.batch_size
+        # Processes that train together share each batch.
+        size = math.ceil(stage.section.batch_size / config.resources.stage_workers)
         if stage.recipe == "teacher":
             needs.append(_fit(config, shape, _PLAIN, 1.0, size, full))
         elif stage.recipe == "half":

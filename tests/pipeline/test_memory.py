@@ -33,9 +33,11 @@ def estimate(shape, stage, length, *overrides):
         (MINILM, "member", 64, (), 1.676e9),
         (MINILM, "member", 128, (), 2.487e9),
         (BASE, "half", 64, (), 4.785e9),
+        (BASE, "half", 128, (), 8.400e9),
         (BASE, "ternary", 64, (), 4.168e9),
         (BASE, "ternary", 128, (), 6.930e9),
         (BASE, "member", 64, (), 4.570e9),
+        (BASE, "member", 128, (), 7.327e9),
     ],
 )
 def test_estimates_are_never_under_and_at_most_a_quarter_over(
