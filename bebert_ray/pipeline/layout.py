@@ -136,6 +136,11 @@ class Layout:
         return self.directory / DATA
 
     @property
+    def encoder(self) -> Location:
+        """The encoder that the run starts from, an artifact."""
+        return self.directory / ENCODER
+
+    @property
     def members(self) -> Location:
         """Directory of the members, their rounds and folds."""
         return self.directory / MEMBERS
