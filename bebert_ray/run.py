@@ -111,7 +111,7 @@ def train(
     check_unlocked(directory)  # before Ray starts, which takes seconds
     out.print(to_yaml(prepared.config))
     with connected(config.resources) as nodes:
-        allotments = allot(config, nodes)
+        allotments = allot(config, nodes, shape=prepared.shape)
         print_plan(make_plan(prepared), allotments, nodes, directory, out)
         if dry_run:
             return None

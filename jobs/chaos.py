@@ -29,7 +29,8 @@ from bebert_ray.storage import Location
 
 DESCRIPTION = """\
 Run a tiny ensemble on a Ray of several nodes, all on this machine: once undisturbed, and then once
-for each kill -9 of a worker, of a whole node or of the driver, at moments spread over the run.
+for each kill -9 of a worker, of the queue of its events, of a whole node or of the driver, at
+moments spread over the run.
 
 Every run must end, and with the same bits: weights, logits, alphas, metrics, sizes. A killed node
 is followed by a new one, a killed driver by the same command again. The last line of stdout is one
@@ -146,11 +147,19 @@ def chaos(
 
 
 def _kill_worker(job: Job, cluster: Any, rng: random.Random) -> bool:
+    return _kill_one_of("ray::Worker", job, rng)
+
+
+def _kill_queue(job: Job, cluster: Any, rng: random.Random) -> bool:
+    return _kill_one_of("ray::_QueueActor", job, rng)
+
+
+def _kill_one_of(name: str, job: Job, rng: random.Random) -> bool:
     while not job.ended:
-        if pids := _workers():
+        if pids := _processes(name):
             os.kill(rng.choice(pids), signal.SIGKILL)
             return True
-        time.sleep(POLL)  # between two workers: the next one, then
+        time.sleep(POLL)  # between two of them: the next one, then
     return False
 
 
@@ -173,13 +182,14 @@ def _kill_driver(job: Job, cluster: Any, rng: random.Random) -> bool:
 
 KILLS: dict[str, Callable[[Job, Any, random.Random], bool]] = {
     "worker": _kill_worker,
+    "queue": _kill_queue,
     "node": _kill_node,
     "driver": _kill_driver,
 }
 
 
-def _workers() -> list[int]:
-    """The processes that take steps, on all nodes of this process's own cluster."""
+def _processes(name: str) -> list[int]:
+    """The processes of a kind, on all nodes of this process's own cluster."""
     listed = subprocess.run(
         ["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
     )
@@ -189,7 +199,7 @@ def _workers() -> list[int]:
     def ours(pid: int) -> bool:
         return pid == os.getpid() or (pid in parents and ours(parents[pid]))
 
-    pids = [int(pid) for pid, _, *args in table if args and args[0].startswith("ray::Worker")]
+    pids = [int(pid) for pid, _, *args in table if args and args[0].startswith(name)]
     return sorted(filter(ours, pids))
 
 

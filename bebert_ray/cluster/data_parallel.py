@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
+import torch
 from ray.train import (
     FailureConfig,
     RunConfig,
@@ -19,14 +20,13 @@ from ray.train import (
     TrainingFailedError,
     WorkerGroupError,
 )
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchTrainer, get_device
 
 from bebert_ray.cluster.resources import Allotment
-from bebert_ray.cluster.worker import Worker, worker_environment
+from bebert_ray.cluster.worker import Worker, allotted_device, worker_environment
 from bebert_ray.config import Config
 from bebert_ray.data.tasks import Task
 from bebert_ray.errors import RunError
-from bebert_ray.nn.checkpoint import Checkpoint
 from bebert_ray.pipeline.driver import found
 from bebert_ray.pipeline.steps import Step
 from bebert_ray.storage import Artifact, Location, Miss
@@ -44,24 +44,24 @@ class Group:
     Args:
         config: the run's configuration.
         task: the run's task.
-        checkpoint: the encoder that the run starts from.
         directory: the run directory.
         allotment: what each process gets of the cluster.
         size: how many processes.
         report: where the events of the first process go.
+        beat: see `Worker`.
     """
 
     def __init__(
         self,
         config: Config,
         task: Task,
-        checkpoint: Checkpoint,
         directory: Location,
         allotment: Allotment,
         size: int,
         report: Callable[[dict[str, Any]], None],
+        beat: float = 30.0,
     ):
-        self._run = (config, task, checkpoint, directory)
+        self._run, self._beat = (config, task, directory), beat
         self._allotment, self._size, self._report = allotment, size, report
 
     def run(self, step: Step, splits: list[Any]) -> tuple[Artifact, Logits]:
@@ -79,11 +79,15 @@ class Group:
             GroupLost: a process has died.
             UserError, RunError, OSError: what one of them has raised; so with any other exception.
         """
-        run, threads, post = self._run, self._allotment.cpu, self._report
+        run, need, post, beat = self._run, self._allotment, self._report, self._beat
 
         def train() -> None:
             report = post if parallel.rank() == 0 else lambda _: None
-            Worker(*run, threads, report).run(step, ray.get(splits[0]))
+            if need.gpu:  # all GPUs of the machine's processes are visible, for NCCL
+                allotted_device(need.gpu)
+                torch.cuda.set_device(get_device())
+            worker = Worker(*run, need.cpu, report, gpu=need.gpu, beat=beat)
+            worker.run(step, ray.get(splits[0]))
 
         # Ray Train wants a place for results of its own: it gets one that is gone afterwards.
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
@@ -116,13 +120,14 @@ class Group:
 
     def _resources(self) -> dict[str, float]:
         need = self._allotment
-        return {"CPU": need.cpu} | ({"GPU": need.gpu} if need.gpu else {})
+        wanted = {"CPU": float(need.cpu), "GPU": need.gpu, "memory": need.memory}
+        return {name: amount for name, amount in wanted.items() if amount}
 
 
-def group_environment(threads: int) -> dict[str, str]:
+def group_environment(threads: int, gpu: float = 0.0) -> dict[str, str]:
     """The environment variables that a `Group` starts with, and its processes inherit."""
     # To wait for room is no failure, however long.
-    return worker_environment(threads) | {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1e9"}
+    return worker_environment(threads, gpu) | {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1e9"}
 
 
 def _reason(error: WorkerGroupError) -> Exception:

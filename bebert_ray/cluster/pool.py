@@ -8,6 +8,9 @@ worker dies nothing is lost: another one runs the step again, from its checkpoin
 from __future__ import annotations
 
 import heapq
+import os
+import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -41,6 +44,7 @@ from bebert_ray.training.work import Logits
 POLL = 0.5  # seconds between looks at the workers
 RECOUNT = 5.0  # seconds between looks at the cluster
 PATIENCE = 60.0  # seconds that a worker may wait for room, or start, before a note says so
+BEAT = 30.0  # seconds between two signs of life of a worker, if resources.patience allows
 LOG_LINES = 20
 
 Kind = Literal["member", "stage", "group"]
@@ -106,6 +110,7 @@ class Pool:
             self._read_events()
             for call in done:
                 self._finish(call, advance)
+            self._replace_hung(advance)
             self._recount()
         self._read_events()
         remove(self._prepared.directory / CHECKPOINTS)
@@ -206,14 +211,15 @@ class Pool:
 
     def _start(self, kind: Kind) -> _Slot:
         prepared, send = self._prepared, _EventSender(self._events)
-        run = (prepared.config, prepared.task, prepared.checkpoint, prepared.directory)
+        run = (prepared.config, prepared.task, prepared.directory)
+        beat = min(BEAT, prepared.config.resources.patience / 4)
         allotment = self._allotments.member if kind == "member" else self._allotments.stage
         actor: Any
         if kind == "group":
             size, actor = self._allotments.stage_workers, ray.remote(Group)
-            environment = {"env_vars": group_environment(allotment.cpu)}
+            environment = {"env_vars": group_environment(allotment.cpu, allotment.gpu)}
             handle = actor.options(num_cpus=0, runtime_env=environment).remote(
-                *run, allotment, size, send
+                *run, allotment, size, send, beat
             )
             slot = _Slot(handle, kind, f"{size} times {allotment}")
         else:
@@ -222,8 +228,10 @@ class Pool:
                 num_cpus=allotment.cpu,
                 num_gpus=allotment.gpu,
                 memory=allotment.memory or None,
-                runtime_env={"env_vars": worker_environment(allotment.cpu)},
-            ).remote(*run, allotment.cpu, send, SharedScoring(allotment))
+                runtime_env={"env_vars": worker_environment(allotment.cpu, allotment.gpu)},
+            ).remote(
+                *run, allotment.cpu, send, SharedScoring(allotment), gpu=allotment.gpu, beat=beat
+            )
             slot = _Slot(handle, kind, str(allotment))
         self._slots.append(slot)
         return slot
@@ -236,15 +244,22 @@ class Pool:
         """Report what workers have sent, and which of them still wait for room."""
         events: list[dict[str, Any]] = []
         if self._queue is not None:
-            with suppress(RayError, Empty):  # its process has died; Ray starts it again
+            try:
                 events = self._queue.get_nowait_batch(self._queue.qsize())
-        for event in events:
-            if event["kind"] == "start":
+            except Empty:
+                pass
+            except RayError:  # its process has died; Ray starts it again
                 for slot in self._slots:
-                    if slot.step and slot.trainee == event["stage"]:
+                    slot.heard = time.monotonic()
+        for event in events:
+            for slot in self._slots:
+                if slot.step and slot.trainee == event["stage"]:
+                    slot.heard = time.monotonic()
+                    if event["kind"] in ("start", "alive"):
                         slot.at_work, slot.log = True, event["log"]
                         slot.node, slot.pid = event["node"], event["pid"]
-            self.report(event)
+            if event["kind"] != "alive":
+                self.report(event)
         for slot in self._slots:
             if slot.step and not slot.at_work and time.monotonic() - slot.since > PATIENCE:
                 slot.since = float("inf")
@@ -285,6 +300,22 @@ class Pool:
             )
         self.report({"kind": "done", "stage": step.trainee, "round": step.round_shown})
         self._enqueue(advance(step, artifact, logits, True), advance)
+
+    def _replace_hung(self, advance: Advance) -> None:
+        """Replace the workers that have begun, and give no sign of life any more."""
+        patience, now = self._prepared.config.resources.patience, time.monotonic()
+        for call, slot in list(self._busy.items()):
+            if not slot.at_work or now - slot.heard <= patience:
+                continue
+            step, slot.step = self._busy.pop(call).step, None
+            assert step is not None
+            process = f"process {slot.pid} on {slot.node}"
+            reason = f"{process} gave no sign of life for {patience:g} s (resources.patience)"
+            self._note(step, f"{reason}; it is replaced")
+            if slot.node == socket.gethostname():
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(slot.pid, signal.SIGKILL)  # what is stopped cannot end itself
+            self._replace(slot, step, TimeoutError(reason), advance)
 
     def _replace(self, slot: _Slot, step: Step, error: Exception, advance: Advance) -> None:
         """Stop a worker that is lost, and run its step again, unless it was done."""
@@ -348,6 +379,7 @@ class _Slot:
         step: what it runs; None if it is idle.
         since: when it was given the step.
         at_work: whether it has begun.
+        heard: when it was last heard of.
         node: the name of its machine, once it has.
         pid: its process.
         log: path of its log there.
@@ -360,6 +392,7 @@ class _Slot:
     step: Step | None = None
     since: float = 0.0
     at_work: bool = False
+    heard: float = 0.0
     node: str = ""
     pid: int = 0
     log: str = ""

@@ -15,13 +15,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import ray
+import torch
 from ray.exceptions import RayError
 from ray.util.state import get_log
 
 from bebert_ray.config import Config, ResourcesConfig
 from bebert_ray.errors import RunError, UserError
+from bebert_ray.pipeline.memory import EncoderShape, member_memory, stage_memory
 from bebert_ray.pipeline.resources import Allotment, Allotments, Node
 
+MEMBERS_PER_GPU = 4  # more would wait for each other, and for the memory of the GPU
 PROBE_SECONDS = 5.0
 """How long a cluster may take to accept a connection."""
 
@@ -49,7 +52,9 @@ def connected(resources: ResourcesConfig) -> Iterator[list[Node]]:
         "logging_level": "info" if verbose else "error",
     }
     if address == "local":
-        options |= {"num_cpus": resources.num_cpus, "include_dashboard": False}
+        # Ray sees GPUs also where the installed torch can use none.
+        gpus = torch.cuda.device_count()
+        options |= {"num_cpus": resources.num_cpus, "num_gpus": gpus, "include_dashboard": False}
     try:
         _probe(address)
         with _own_handler(signal.SIGTERM):
@@ -78,15 +83,20 @@ def _run_errors() -> Iterator[None]:
         ) from error
 
 
-def allot(config: Config, nodes: list[Node], runs: int = 1) -> Allotments:
+def allot(
+    config: Config, nodes: list[Node], runs: int = 1, shape: EncoderShape | None = None
+) -> Allotments:
     """Divide the cluster: as configured, else a machine for a stage and fair shares for members.
 
     The processes that train a stage together get as many CPUs each as leave room for all of them.
+    Where the cluster has GPUs, each process of a stage gets one, unless there are fewer; members
+    share them, at most `MEMBERS_PER_GPU` one GPU.
 
     Args:
         config: of a run.
         nodes: the machines.
         runs: how many such runs share them.
+        shape: of the encoder; None: memory is asked for only as configured.
 
     Raises:
         UserError: a worker fits on no machine, or not all processes of a stage at once.
@@ -94,16 +104,14 @@ def allot(config: Config, nodes: list[Node], runs: int = 1) -> Allotments:
     wanted, largest = config.resources, max(node.cpu for node in nodes)
     workers = wanted.stage_workers
     cpus = [wanted.stage.cpu] if wanted.stage.cpu else range(max(1, largest), 0, -1)
-    choices = [Allotment(cpu, wanted.stage.gpu) for cpu in cpus]
+    memory = wanted.stage.memory or (stage_memory(config, shape) if shape else 0.0)
+    gpu = wanted.stage.gpu
+    if gpu is None:
+        gpu = float(room(nodes, Allotment(1, 1.0)) >= workers)
+    choices = [Allotment(cpu, gpu, memory) for cpu in cpus]
     stage = next((each for each in choices if room(nodes, each) >= workers), choices[-1])
     together = members_together(config)
-    # Members on one machine, if they spread evenly over as many machines as there are.
-    neighbours = math.ceil(min(together * runs, sum(node.cpu for node in nodes)) / len(nodes))
-    member = Allotment(
-        wanted.member.cpu or max(1, largest // max(1, neighbours)),
-        wanted.member.gpu,
-        wanted.member.memory,
-    )
+    member = _member(config, nodes, together * runs, shape)
     machines = "; ".join(map(str, nodes))
     for name, need in (("stage", stage), ("member", member)):
         if not any(node.holds(need) for node in nodes):
@@ -117,6 +125,28 @@ def allot(config: Config, nodes: list[Node], runs: int = 1) -> Allotments:
             f"processes of {stage} at once, but for {room(nodes, stage)}; ask for fewer or for less"
         )
     return Allotments(stage, member, together, min(together, room(nodes, member)), workers)
+
+
+def _member(
+    config: Config, nodes: list[Node], together: int, shape: EncoderShape | None
+) -> Allotment:
+    """What a member gets, if so many train at once."""
+    wanted = config.resources.member
+    # Members with GPUs find room only on machines with GPUs.
+    usable = [node for node in nodes if wanted.gpu != 0 and node.gpu and node.cpu] or nodes
+    # Members on one machine, if they spread evenly over as many machines as there are.
+    neighbours = math.ceil(min(together, sum(node.cpu for node in usable)) / len(usable))
+    gpu = wanted.gpu
+    if gpu is None:
+        fewest = min(int(node.gpu) for node in usable)
+        sharing = math.ceil(neighbours / fewest) if fewest else 0
+        # Rounded down: Ray counts in parts of 10,000.
+        gpu = math.floor(1e4 / min(sharing, MEMBERS_PER_GPU)) / 1e4 if sharing else 0.0
+    return Allotment(
+        wanted.cpu or max(1, max(node.cpu for node in usable) // max(1, neighbours)),
+        gpu,
+        wanted.memory or (member_memory(config, shape) if shape else 0.0),
+    )
 
 
 def live_nodes() -> list[Node]:

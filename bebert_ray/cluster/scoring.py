@@ -12,7 +12,7 @@ from ray.exceptions import RayError
 from transformers import BertConfig
 
 from bebert_ray.cluster.resources import Allotment
-from bebert_ray.cluster.worker import worker_environment
+from bebert_ray.cluster.worker import allotted_device, worker_environment
 from bebert_ray.data.batches import eval_batches
 from bebert_ray.data.columns import Columns
 from bebert_ray.nn.bert import build
@@ -84,9 +84,11 @@ class SharedScoring:
             num_gpus=need.gpu,
             memory=need.memory or None,
             max_retries=0,
-            runtime_env={"env_vars": worker_environment(need.cpu)},
+            runtime_env={"env_vars": worker_environment(need.cpu, need.gpu)},
         )
-        return lambda share: task.remote(model_ref, columns_ref, share, need.cpu, precision)
+        return lambda share: task.remote(
+            model_ref, columns_ref, share, need.cpu, need.gpu, precision
+        )
 
 
 def _score(
@@ -94,13 +96,13 @@ def _score(
     arrays: dict[str, np.ndarray],
     share: list[np.ndarray],
     threads: int,
+    gpu: float,
     precision: str,
 ) -> np.ndarray:
     torch.set_num_threads(threads)
     weights = {name: torch.from_numpy(array.copy()) for name, array in packed["weights"].items()}
     model = build(BertConfig.from_dict(packed["config"]), weights).eval()
-    if torch.cuda.is_available():
-        model.cuda()
+    model.to(allotted_device(gpu))
     return predict_batches(model, Columns.from_arrays(arrays), share, precision)
 
 

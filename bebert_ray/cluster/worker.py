@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -17,7 +19,7 @@ import torch
 from bebert_ray.config import Config
 from bebert_ray.data.columns import Columns
 from bebert_ray.data.tasks import Task
-from bebert_ray.nn.checkpoint import Checkpoint
+from bebert_ray.errors import UserError
 from bebert_ray.pipeline.pack import leave_packed
 from bebert_ray.pipeline.steps import Step
 from bebert_ray.storage import Artifact, Location
@@ -42,9 +44,32 @@ ENVIRONMENT = {
 }
 
 
-def worker_environment(threads: int) -> dict[str, str]:
-    """The environment variables that a process which computes with so many threads starts with."""
-    return ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)}
+def worker_environment(threads: int, gpu: float = 0.0) -> dict[str, str]:
+    """The environment variables that a process which computes starts with.
+
+    Args:
+        threads: CPUs to use.
+        gpu: what Ray gives it of a GPU. Ray sets CUDA_VISIBLE_DEVICES where this is not 0; where it
+            is 0, Ray 2.60 leaves the variable as it is, and the process would see all GPUs.
+    """
+    hidden = {} if gpu else {"CUDA_VISIBLE_DEVICES": ""}
+    return ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)} | hidden
+
+
+def allotted_device(gpu: float) -> torch.device:
+    """The device of a process that Ray gives so much of a GPU.
+
+    Raises:
+        UserError: it is given one, and torch sees none.
+    """
+    if not gpu:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"Ray gives this process on {socket.gethostname()} a GPU, but torch sees none there; "
+            "install a torch with CUDA, or set resources.stage.gpu=0 and resources.member.gpu=0"
+        )
+    return torch.device("cuda")
 
 
 class Worker:
@@ -56,27 +81,30 @@ class Worker:
     Args:
         config: the run's configuration.
         task: the run's task.
-        checkpoint: the encoder that the run starts from.
-        directory: the run directory.
+        directory: the run directory, which holds the encoder too.
         threads: CPUs to use.
         report: where events go, as dicts; each has a `kind` and the `stage` that it is about.
         predict: makes the logits of a split; see `training.fit.predict`.
+        gpu: what the process has been given of a GPU; 0: it computes on the CPU.
+        beat: seconds between two signs of life while a step runs.
     """
 
     def __init__(
         self,
         config: Config,
         task: Task,
-        checkpoint: Checkpoint,
         directory: Location,
         threads: int,
         report: Callable[[dict[str, Any]], None],
         predict: Predict = predict,
+        gpu: float = 0.0,
+        beat: float = 30.0,
     ):
         torch.set_num_threads(threads)
         self.config, self.task = config, task
         self.report, self.predict = report, predict
-        self.checkpoint, self.directory = checkpoint, directory
+        self.directory = directory
+        self._gpu, self._beat = gpu, beat
         self._trainee = ""
         self._training: MemberTraining | None = None
 
@@ -90,16 +118,18 @@ class Worker:
         Returns:
             The artifact, and its logits; none of the packed model.
         """
+        here = {
+            "stage": step.trainee,
+            "node": socket.gethostname(),
+            "pid": os.getpid(),
+            "log": os.path.realpath("/proc/self/fd/2"),
+        }
         work = self._work(step, splits)
-        self.report(
-            {
-                "kind": "start",
-                "stage": step.trainee,
-                "node": socket.gethostname(),
-                "pid": os.getpid(),
-                "log": os.path.realpath("/proc/self/fd/2"),
-            }
-        )
+        self.report({"kind": "start", **here})
+        with _signs_of_life(self.report, {"kind": "alive", **here}, self._beat):
+            return self._make(step, work)
+
+    def _make(self, step: Step, work: Work) -> tuple[Artifact, Logits]:
         if step.kind == "model":
             return leave_packed(work, step.path, step.stage, step.inputs), {}
         if step.member is None or step.sample_weight is None:
@@ -131,17 +161,35 @@ class Worker:
         return Work(
             self.config,
             examples,
-            self.checkpoint,
             self.directory,
             checkpoints,
             report,
             self.predict,
+            allotted_device(self._gpu),
         )
 
     def _member(self, trainee: str, member: int, work: Work) -> MemberTraining:
         if self._training is None or self._trainee != trainee:
             self._trainee, self._training = trainee, MemberTraining(work, member)
         return self._training
+
+
+@contextmanager
+def _signs_of_life(
+    report: Callable[[dict[str, Any]], None], event: dict[str, Any], seconds: float
+) -> Iterator[None]:
+    """Report an event again and again, from a thread: to score or pack may take long in silence."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(seconds):
+            report(event)
+
+    threading.Thread(target=beat, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def _no_gradient(starved: tuple[str, ...], epoch: int) -> str:

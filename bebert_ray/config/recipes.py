@@ -95,6 +95,8 @@ KINDS: dict[str, Callable[[Config], Kind]] = {
     "1-1-2": fully_binary_members,
     "1-1-1": fully_binary_members,
 }
+ENCODER = "encoder"
+"""What every run starts from: the encoder's weights and tokenizer."""
 MODEL = "model"
 """The last step, which packs the members."""
 STAGE_NAMES = ("teacher", "half", "ternary", "split", *(f"binary-{bits}" for bits in KINDS))

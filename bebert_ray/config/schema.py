@@ -10,6 +10,7 @@ derived from an earlier field would not see it.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -38,6 +39,22 @@ def _null_is_default(value: Any) -> Any:
     return value
 
 
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12} | {
+    f"{letter}i": 1024**power for power, letter in enumerate("kmgt", 1)
+}
+_BYTES = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]i?)?b", re.IGNORECASE)
+
+
+def _bytes(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    match = _BYTES.fullmatch(value.strip())
+    if match is None:
+        raise ValueError("must be bytes, a number above 0 or such as 4GB or 512MiB; or null")
+    number, unit = match.groups()
+    return float(number) * _UNITS[(unit or "").lower()]
+
+
 FULL_WIDTH = ("1-1-2", "1-1-1")  # bits of members whose weights are not split
 
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -45,6 +62,8 @@ Real = Annotated[float, Field(strict=True)]
 PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
 Precision = Literal["auto", "bf16", "fp32"]
 Derived = BeforeValidator(_null_is_default)
+Gpu = Annotated[float, Field(strict=True, ge=0, le=1)]
+Bytes = Annotated[float, Field(strict=True, gt=0), BeforeValidator(_bytes)]
 
 Epochs = Annotated[Count, Field(description="passes over the training examples")]
 LearningRate = Annotated[Real, Field(gt=0, lt=1, description="peak learning rate of AdamW")]
@@ -279,7 +298,14 @@ class StageResources:
     """What Ray sets aside for one of the stages before the members."""
 
     cpu: Count | None = Field(default=None, description="CPUs (threads); null: all of one node")
-    gpu: Real = Field(default=0.0, ge=0, le=1, description="GPU, or a share of one")
+    gpu: Gpu | None = Field(
+        default=None,
+        description="GPU, or a share of one; null: one if the cluster has any; 0: the CPU",
+    )
+    memory: Bytes | None = Field(
+        default=None,
+        description="bytes, or such as 4GB, 512MiB; null: an estimate from the model's shape",
+    )
 
 
 @dataclass(frozen=True, config=_CHECKS)
@@ -290,8 +316,15 @@ class MemberResources:
         default=None,
         description="CPUs (threads); null: shared out evenly over the members in flight",
     )
-    gpu: Real = Field(default=0.0, ge=0, le=1, description="GPU, or a share of one")
-    memory: Real = Field(default=1.5e9, gt=0, description="bytes")
+    gpu: Gpu | None = Field(
+        default=None,
+        description="GPU, or a share of one; null: shared out evenly if the cluster has any; 0: "
+        "the CPU",
+    )
+    memory: Bytes | None = Field(
+        default=None,
+        description="bytes, or such as 4GB, 512MiB; null: an estimate from the model's shape",
+    )
 
 
 @dataclass(frozen=True, config=_CHECKS)
@@ -309,6 +342,12 @@ class ResourcesConfig:
     )
     max_restarts: Annotated[int, Field(strict=True, ge=0)] = Field(
         default=3, description="how often the work of a process that died is taken up again"
+    )
+    patience: Real = Field(
+        default=600.0,
+        gt=0,
+        description="seconds without a sign of life after which a process counts as hung, and is "
+        "replaced as one that died",
     )
     stage: StageResources = Field(
         default_factory=StageResources, description="each process of an earlier stage"
@@ -443,7 +482,7 @@ def _conflicts(config: Config) -> Iterator[Conflict]:
         )
     yield from _schedule_conflicts(config)
     yield from _width_conflicts(config)
-    if resources.stage_workers > 1 and 0 < resources.stage.gpu < 1:
+    if resources.stage_workers > 1 and 0 < (resources.stage.gpu or 0) < 1:
         yield Conflict(
             "resources.stage.gpu",
             ("resources.stage_workers",),

@@ -2,6 +2,7 @@
 
 config.yaml                     the configuration, with a checksum
 data/                           the tokenised examples
+encoder/                        weights and tokenizer that the run starts from
 teacher/, half/, …              the shared stages
 members/000/                    a member
 members/000-round-1/            a round of a member, before the last one
@@ -21,7 +22,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from bebert_ray.config.recipes import MODEL, STAGE_NAMES
+from bebert_ray.config.recipes import ENCODER, MODEL, STAGE_NAMES
 from bebert_ray.storage import Location
 from bebert_ray.storage.copies import LOCK
 
@@ -38,7 +39,7 @@ SCORES = "scores.png"
 REPORT = "report.html"
 
 LEFT = {
-    *(DATA, *STAGE_NAMES, MEMBERS, WEIGHTS, CHECKPOINTS, MODEL),
+    *(DATA, ENCODER, *STAGE_NAMES, MEMBERS, WEIGHTS, CHECKPOINTS, MODEL),
     *(METRICS, TENSORBOARD, LOGS, RESULTS, SCORES, REPORT),
 }
 """What a run leaves in its directory, beside its configuration and its lock."""
@@ -133,6 +134,11 @@ class Layout:
     def data(self) -> Location:
         """The tokenised examples, an artifact."""
         return self.directory / DATA
+
+    @property
+    def encoder(self) -> Location:
+        """The encoder that the run starts from, an artifact."""
+        return self.directory / ENCODER
 
     @property
     def members(self) -> Location:

@@ -17,6 +17,7 @@ from bebert_ray.pipeline.evaluate import ensemble_scores
 from bebert_ray.pipeline.layout import Layout
 from bebert_ray.pipeline.model_card import model_card
 from bebert_ray.storage import Artifact, Location, commit, fetch
+from bebert_ray.training.encoder import fetch_encoder
 from bebert_ray.training.fit import predict
 from bebert_ray.training.work import Logits, Work, load_logits, versions
 
@@ -51,7 +52,7 @@ def leave_packed(work: Work, path: Location, stage: str, inputs: dict[str, Any])
             inputs["text_columns"],
             inputs["remainder"],
         )
-        tokenizer = load_tokenizer(work.checkpoint)
+        tokenizer = load_tokenizer(fetch_encoder(work.directory)[0])
         tokenizer.model_max_length = inputs["max_length"]
         tokenizer.save_pretrained(draft)
         model.save_pretrained(draft)

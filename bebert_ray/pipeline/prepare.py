@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import BertConfig
 
 from bebert_ray.config import Config, differing_keys, to_dict
 from bebert_ray.config.schema import Precision
@@ -23,6 +24,7 @@ from bebert_ray.errors import UserError
 from bebert_ray.nn.checkpoint import Checkpoint, find_checkpoint, load_encoder, load_tokenizer
 from bebert_ray.pipeline.config_file import keep_config, kept_config
 from bebert_ray.pipeline.layout import COLUMNS, CONFIG, DATA, LEFT, LOCK, ROWS, Layout
+from bebert_ray.pipeline.memory import EncoderShape
 from bebert_ray.storage import (
     Artifact,
     Location,
@@ -37,6 +39,7 @@ from bebert_ray.storage import (
     sweep,
 )
 from bebert_ray.storage.artifacts import RECORD
+from bebert_ray.training.encoder import leave_encoder
 from bebert_ray.training.precision import fast_precision
 
 # Keys that may change in a run directory: they affect the members alone, or no figure.
@@ -68,6 +71,13 @@ class Prepared:
     def task(self) -> Task:
         """The task, with the labels that the data have."""
         return self.corpus.task
+
+    @property
+    def shape(self) -> EncoderShape:
+        """The shape of the encoder."""
+        return EncoderShape.of(
+            BertConfig.from_pretrained(self.checkpoint.path, local_files_only=True)
+        )
 
     @property
     def layout(self) -> Layout:
@@ -124,7 +134,7 @@ def prepare(config: Config, tables: Mapping[str, Any] | None = None) -> Prepared
 def _with_precision(config: Config, directory: Location) -> Config:
     if config.training.precision != "auto":
         return config
-    precision: Precision = fast_precision(on_gpu=config.resources.member.gpu > 0)
+    precision: Precision = fast_precision(config.resources.member.gpu)
     if not config.fresh:
         with suppress(FileNotFoundError, UserError):  # a damaged one is reported below
             precision = kept_config(directory).training.precision
@@ -149,6 +159,7 @@ def open_run(prepared: Prepared) -> dict[str, Columns]:
         for name in LEFT:
             remove(directory / name)
     keep_config(config, directory)
+    leave_encoder(prepared.checkpoint, directory)
     if isinstance(prepared.find_data(), Miss):
         _tokenise(prepared)
     return load_splits(prepared)

@@ -27,8 +27,6 @@ from bebert_ray.reporting.run_files import (
 )
 from bebert_ray.storage import Location
 
-LATE = 10.0  # seconds by which an event may be recorded after the artifact of its step
-
 State = Literal[
     "done",
     "running",
@@ -195,8 +193,7 @@ def _row(
     state: State = record.state
     seconds, work_done = record.seconds, work if state == "done" else 0
     reports = [event for event in events if event["kind"] == "progress"]
-    signs = [event for event in events if event["kind"] in ("start", "progress")]
-    if unfinished := [event for event in signs if event["time"] > record.time + LATE]:
+    if unfinished := _unfinished(events, state, opened):
         present = [event["time"] for event in unfinished if event["time"] >= opened]
         at_work = bool(present) and driver == "at work"
         state = "running" if at_work else "begun" if driver == "unknown" else "stopped"
@@ -222,6 +219,24 @@ def _row(
         work=work,
         work_done=work_done,
     )
+
+
+def _unfinished(events: list[Event], state: State, opened: float) -> list[Event]:
+    """The signs that a step was begun, and has not ended since.
+
+    Only events are compared, which have the driver's clock: that of the disk may be another. A
+    driver that was killed between the artifact and its `done` event is followed by one that finds
+    the artifact, and does not begin the step.
+    """
+    signs: list[Event] = []
+    for event in events:
+        if event["kind"] in ("start", "progress"):
+            signs.append(event)
+        elif event["kind"] == "done" and state != "waiting":
+            signs.clear()
+    if state == "done" and signs and signs[-1]["time"] < opened:
+        return []
+    return signs
 
 
 def _work(config: Config, name: str, examples: int) -> int:

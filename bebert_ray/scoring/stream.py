@@ -63,7 +63,7 @@ def scored(job: Job, parts: list[Part], workers: int | None = None) -> Iterator[
         compute=ActorPoolStrategy(size=size),
         num_cpus=1,
         num_gpus=1 if gpus else 0,
-        runtime_env={"env_vars": worker_environment(1)},
+        runtime_env={"env_vars": worker_environment(1, gpu=1 if gpus else 0)},
     )
     by_name = {part.name: part for part in parts}
     for outcome in _told(_rows_of(outcomes)):

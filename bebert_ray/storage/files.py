@@ -175,7 +175,7 @@ def link(source: Path, target: Path) -> None:
     draft = target.with_name(disk.draft_name(target.name))
     with explained("write", Location.of(target)):
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(source, draft, copy_function=_link_or_copy)
+        shutil.copytree(source, draft, copy_function=link_or_copy)
         os.rename(draft, target)
 
 
@@ -245,7 +245,11 @@ def _in_use(directory: Path, file: int) -> UserError:
     )
 
 
-def _link_or_copy(source: str, target: str) -> None:
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """Have a file appear at a second place, as a hard link where the disk allows it.
+
+    Only for files that are replaced, never written to.
+    """
     try:
         os.link(source, target)
     except OSError:

@@ -39,6 +39,7 @@ from bebert_ray.storage import (
 )
 from bebert_ray.sweeps.records import Record, best_of, pareto_front, write_record
 from bebert_ray.sweeps.settings import Sweep
+from bebert_ray.training.encoder import leave_encoder
 
 AS_TRAINED, UNIFORM, SWEPT = "its own alphas", "uniform alphas", "swept alphas"
 SELECTED = "selected"
@@ -247,6 +248,7 @@ def keep_best(outcome: Outcome, shared: Prepared) -> tuple[Prepared, Step] | Non
         write_atomic(directory / ENSEMBLE, text)
     if config.export.remainder == "none":
         return None
+    leave_encoder(shared.checkpoint, directory)
     origin = None
     if winner.name == SELECTED:  # no one configuration has made them
         config = sweep.config

@@ -51,7 +51,7 @@ def run_sweep(
         [(kind, values)] = dimension.given.items()
         out.print(f"searched: {dimension.key}, {kind} {to_json(values)}")
     with connected(sweep.config.resources) as nodes:
-        allotments = trial_allotments(sweep.config, nodes, sweep)
+        allotments = trial_allotments(sweep.config, nodes, sweep, shared.shape)
         at_once = room(nodes, allotments.member) // allotments.in_flight
         out.print(f"trials: {sweep.settings.trials}, {at_once} at a time if all are as configured")
         print_plan(plan(sweep, shared), allotments, nodes, directory, out)
@@ -60,14 +60,14 @@ def run_sweep(
         with lock(directory):
             open_directory(sweep)
             with lock(shared.directory):
-                stages = allot(shared.config, nodes)
+                stages = allot(shared.config, nodes, shape=shared.shape)
                 splits = execute(shared, stages, progress, stages_only=True).splits
             records = search(sweep, shared, nodes, progress.print)
             outcome = conclude(sweep, shared, splits, records)
             if packing := keep_best(outcome, shared):
                 best, step = packing
                 with lock(best.directory):
-                    allotments = allot(best.config, nodes)
+                    allotments = allot(best.config, nodes, shape=best.shape)
                     execute(best, allotments, progress, step=step, splits=splits)
             keep(directory / RESULTS, to_json(everything(outcome), indent=2).encode())
             keep(directory / REPORT, page(outcome).encode())

@@ -17,6 +17,7 @@ from bebert_ray.data.metrics import primary, worst
 from bebert_ray.errors import Diverged, RunError, UserError
 from bebert_ray.pipeline.driver import Run
 from bebert_ray.pipeline.evaluate import ensemble_scores
+from bebert_ray.pipeline.memory import EncoderShape
 from bebert_ray.pipeline.prepare import Prepared
 from bebert_ray.pipeline.shared import link_stages
 from bebert_ray.pipeline.steps import Step
@@ -66,7 +67,9 @@ def run_trial(
     start = kind_of(prepared.config).start
     reports = TrialReports(prepared, fetch(shared.directory / start).facts["bits"], report)
     try:
-        run = _train(prepared, shared, trial_allotments(prepared.config, nodes, sweep), reports)
+        run = _train(
+            prepared, shared, trial_allotments(prepared.config, nodes, sweep, shared.shape), reports
+        )
     except Diverged as error:
         reports.fail("diverged", str(error))
     except (RunError, UserError) as error:
@@ -75,14 +78,16 @@ def run_trial(
         reports.finish(run)
 
 
-def trial_allotments(config: Config, nodes: list[Node], sweep: Sweep) -> Allotments:
+def trial_allotments(
+    config: Config, nodes: list[Node], sweep: Sweep, shape: EncoderShape | None = None
+) -> Allotments:
     """What a trial gets of the cluster: workers for as many members as it can train at once.
 
     It gets no more than one machine has room for, so that it can go on on another when that one is
     gone. Without `resources.member.cpu`, a member gets its share of a cluster that all trials use
     at once, as far as they fit.
     """
-    allotments = allot(config, nodes, runs=sweep.settings.trials)
+    allotments = allot(config, nodes, sweep.settings.trials, shape)
     most = max(node.holds(allotments.member) for node in nodes)
     in_flight = min(allotments.in_flight, most)
     return replace(allotments, in_flight=in_flight, together=in_flight)

@@ -25,6 +25,7 @@ from bebert_ray.cluster.pool import PATIENCE
 from bebert_ray.cluster.resources import Node
 from bebert_ray.errors import RunError
 from bebert_ray.pipeline.layout import CHECKPOINTS
+from bebert_ray.pipeline.memory import EncoderShape
 from bebert_ray.pipeline.prepare import Prepared
 from bebert_ray.storage import remove
 from bebert_ray.sweeps.directory import to_run
@@ -67,7 +68,7 @@ def search(sweep: Sweep, shared: Prepared, nodes: list[Node], tell: Tell) -> lis
     left = sweep.settings.trials - len(final)
     if left > 0:
         trainable = tune.with_parameters(_trainable, sweep=sweep, shared=shared, nodes=nodes)
-        resources = partial(trial_resources, sweep=sweep, nodes=nodes)
+        resources = partial(trial_resources, sweep=sweep, nodes=nodes, shape=shared.shape)
         with _quiet(), _explained():
             tune.Tuner(
                 tune.with_resources(trainable, resources),
@@ -104,11 +105,11 @@ def _trainable(
 
 
 def trial_resources(
-    suggested: dict[str, Any], sweep: Sweep, nodes: list[Node]
+    suggested: dict[str, Any], sweep: Sweep, nodes: list[Node], shape: EncoderShape | None = None
 ) -> tune.PlacementGroupFactory:
     """The placement group of a trial: nothing for its driver, a bundle for each worker."""
     point = {key: value for key, value in suggested.items() if key != NUMBER}
-    allotments = trial_allotments(sweep.trial(suggested[NUMBER], point), nodes, sweep)
+    allotments = trial_allotments(sweep.trial(suggested[NUMBER], point), nodes, sweep, shape)
     need = allotments.member
     wanted = {"CPU": need.cpu, "GPU": need.gpu, "memory": need.memory}
     bundle = {name: float(amount) for name, amount in wanted.items() if amount}

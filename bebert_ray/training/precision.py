@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 
-def fast_precision(on_gpu: bool = False) -> Literal["bf16", "fp32"]:
+def fast_precision(gpu: float | None = None) -> Literal["bf16", "fp32"]:
     """The precision of matrix products that `training.precision: auto` stands for.
 
     bf16 where the hardware multiplies it: on GPUs, and on CPUs with AVX512-BF16 or AMX (2 to 3
@@ -15,13 +15,13 @@ def fast_precision(on_gpu: bool = False) -> Literal["bf16", "fp32"]:
     emulated, and take up to 40 times as long.
 
     Args:
-        on_gpu: whether the workers have GPUs, which this machine may lack.
+        gpu: what a worker gets of a GPU; None: one if this machine has any.
 
     Example:
-        >>> fast_precision(on_gpu=True)
+        >>> fast_precision(gpu=1)
         'bf16'
     """
-    if on_gpu or torch.cuda.is_available():
+    if torch.cuda.is_available() if gpu is None else gpu > 0:
         return "bf16"
     capabilities = torch.cpu.get_capabilities()
     fast = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

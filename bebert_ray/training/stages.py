@@ -24,6 +24,7 @@ from bebert_ray.nn.checkpoint import load_encoder
 from bebert_ray.nn.narrow import importance, narrow_
 from bebert_ray.nn.quantizers import calibrate_
 from bebert_ray.nn.split import split_, ternarize_
+from bebert_ray.training.encoder import fetch_encoder
 from bebert_ray.training.fit import FitSettings, device_of, to_device
 from bebert_ray.training.losses import Loss, hidden_loss, inputs_of, label_loss, prediction_loss
 from bebert_ray.training.work import Model, Work
@@ -37,7 +38,9 @@ def train_teacher(work: Work, stage: Stage) -> Model:
     config, seed = work.config, work.seed(stage.name)
     torch.manual_seed(seed)  # the new classifier
     num_labels = work.splits.task.num_labels
-    model = work.place(load_encoder(work.checkpoint, num_labels, config.training.dropout))
+    checkpoint, source = fetch_encoder(work.directory)
+    model = work.place(load_encoder(checkpoint, num_labels, config.training.dropout))
+    model.config._name_or_path = source  # the same in every run directory
     return _fit(work, model, label_loss(model), _settings(work, config.teacher, seed))
 
 

@@ -22,7 +22,6 @@ from bebert_ray.data.columns import Columns
 from bebert_ray.data.metrics import evaluate, primary
 from bebert_ray.data.tasks import Task
 from bebert_ray.nn.bert import load_model, save_model
-from bebert_ray.nn.checkpoint import Checkpoint
 from bebert_ray.nn.costs import costs, total
 from bebert_ray.storage import Artifact, Location, commit, fetch
 from bebert_ray.training import parallel
@@ -68,30 +67,26 @@ class Work:
     Attributes:
         config: the run's configuration.
         splits: its examples.
-        checkpoint: the encoder to start from.
-        directory: the run directory, which holds the artifacts of the stages before.
+        directory: the run directory, which holds the encoder and the artifacts of the stages
+            before.
         checkpoints: those of the step at hand.
         report: told of the progress.
         predict_split: makes the logits of a whole split; others may help with it.
+        device: the GPU that this process was given, or the CPU.
     """
 
     config: Config
     splits: Splits
-    checkpoint: Checkpoint
     directory: Location
     checkpoints: Checkpoints
     report: Callable[[Progress], None] = lambda _: None
     predict_split: Predict = predict
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 (immutable)
 
     @property
     def kind(self) -> Kind:
         """The kind of the run's members."""
         return kind_of(self.config)
-
-    @property
-    def device(self) -> torch.device:
-        """The GPU that this process may use, or the CPU."""
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def place(self, model: Any) -> Model:
         """Move a model to the device."""

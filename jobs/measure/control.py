@@ -37,10 +37,11 @@ class IdleWorker:
     """Stands in for `ensemble.worker.Worker`: reports and leaves what it would, but trains nothing.
 
     Args:
-        arguments: those of a `Worker`; of use are only the events' receiver, the last but one.
+        arguments: those of a `Worker`; only the events' receiver is used, the last but one of the
+            positional ones.
     """
 
-    def __init__(self, *arguments: Any):
+    def __init__(self, *arguments: Any, **_: Any):
         self._report: Callable[[dict[str, Any]], None] = arguments[-2]
 
     def run(self, step: Step, splits: dict[str, dict[str, np.ndarray]]) -> tuple[Artifact, Logits]:

@@ -80,7 +80,12 @@ def train_run(config: Config, stages_only: bool = False) -> Results | None:
         lock(directory),
     ):
         console = Console(file=log, width=120)
-        run = execute(prepared, allot(prepared.config, nodes), console, stages_only=stages_only)
+        run = execute(
+            prepared,
+            allot(prepared.config, nodes, shape=prepared.shape),
+            console,
+            stages_only=stages_only,
+        )
         return None if stages_only else results(run)
 
 

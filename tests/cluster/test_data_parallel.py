@@ -38,14 +38,13 @@ class Teacher:
         self.run = (
             self.prepared.config,
             self.prepared.task,
-            self.prepared.checkpoint,
             self.prepared.directory,
         )
         self.events: Events = []
 
     def alone(self) -> Artifact:
         """Train it in this process."""
-        return Worker(*self.run, 1, self.events.append).take(self.step, self.arrays)[0]
+        return Worker(*self.run, 1, self.events.append).run(self.step, self.arrays)[0]
 
     def together(self, watch: Callable[[dict[str, Any]], None] = lambda _: None) -> Artifact:
         """Train it in two processes; whatever happens is shown to `watch` as well."""

@@ -7,9 +7,11 @@ import signal
 import socket
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from rich.console import Console
 from safetensors.numpy import save_file
@@ -32,10 +34,10 @@ LIMIT = 1  # restarts
 class StubWorker:
     """Does what the step's inputs say, or else makes an artifact with logits by chance.
 
-    A file beside the artifact says how many more times it dies before.
+    A file beside the artifact says how many more times it dies before, or stops.
     """
 
-    def __init__(self, config, task, checkpoint, directory, threads, report, predict):
+    def __init__(self, config, task, directory, threads, report, predict, gpu, beat):
         self.threads, self.report = threads, report
 
     def run(self, step, splits):
@@ -49,7 +51,8 @@ class StubWorker:
             print("and this its last line", file=sys.stderr, flush=True)
             draft = Path(step.path.path).with_name(f".draft.{os.getpid():032x}.tmp")
             draft.mkdir(parents=True)
-            os.kill(os.getpid(), signal.SIGKILL)
+            stopped = step.inputs.get("do") == "stop"
+            os.kill(os.getpid(), signal.SIGSTOP if stopped else signal.SIGKILL)
         match step.inputs.get("do"):
             case "nothing":
                 return None, {}
@@ -59,6 +62,9 @@ class StubWorker:
                 raise UserError("this is wrong")
             case "diverge":
                 raise Diverged("the loss became nan")
+            case "kill the queue":
+                self.report({"kind": "note", "stage": step.trainee, "text": "heard before"})
+                kill_queue()
             case "bug":
                 raise KeyError("oops")
         self.report(
@@ -85,6 +91,16 @@ class StubWorker:
             }
 
         return commit(step.path, step.stage, step.inputs, write), logits
+
+
+def kill_queue():
+    """End the process that holds the events of this session's pool."""
+    [pid] = [
+        process.pid
+        for process in psutil.Process(os.getppid()).children()
+        if "_QueueActor" in " ".join(process.cmdline())
+    ]
+    os.kill(pid, signal.SIGKILL)
 
 
 class Script:
@@ -252,6 +268,37 @@ def test_deaths_are_bounded_and_the_last_one_is_told_of_with_all_that_is_known(p
     assert lines[-1].endswith("give the same command again to go on")
     assert len(of(events, "start")) == 1 + LIMIT
     assert len(of(events, "restart")) == LIMIT
+
+
+def test_a_worker_that_hangs_is_told_of_and_replaced(pool, step, events, monkeypatch):
+    """SIGSTOP: it neither dies nor reports."""
+    resources = replace(pool._prepared.config.resources, patience=1.0)
+    config = replace(pool._prepared.config, resources=resources)
+    monkeypatch.setattr(pool, "_prepared", replace(pool._prepared, config=config))
+    script = Script(step("member 4", "stop", deaths=1))
+    pool.run(*steps_of(script))
+    stopped, other = of(events, "start")
+    assert stopped["pid"] != other["pid"] == pid(script, "member 4")
+    [note], [restart] = of(events, "note"), of(events, "restart")
+    assert note["text"] == (
+        f"process {stopped['pid']} on {socket.gethostname()} gave no sign of life for 1 s "
+        "(resources.patience); it is replaced"
+    )
+    assert "no sign of life" in restart["reason"] and restart["attempt"] == 1
+    assert not psutil.pid_exists(stopped["pid"]), "it would hold its memory"
+
+
+def test_the_queue_of_the_events_may_die(pool, step, events):
+    script = Script(
+        step("member 5 round 0", "kill the queue"),
+        then={"member 5 round 0": [step("member 5")]},
+    )
+    pool.run(*steps_of(script))
+    assert script.done == ["member 5 round 0", "member 5"]
+    assert pid(script, "member 5 round 0") == pid(script, "member 5"), "the worker goes on"
+    assert of(events, "restart") == []
+    heard = [event["stage"] for event in of(events, "progress")]
+    assert "member 5" in heard, "the new one is heard"
 
 
 # --- members in rounds --------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 from bebert_ray.cluster.resources import Allotment, Node, allot, connected, last_lines, room
 from bebert_ray.config import ResourcesConfig, load_config
 from bebert_ray.errors import UserError
+from bebert_ray.pipeline.memory import EncoderShape, member_memory
 
 GB = 1e9
 
@@ -41,7 +42,7 @@ FOLDS = ("ensemble.errors=out_of_fold", "ensemble.folds=3")
         ([(8, 0, 32)], (*SEQUENTIAL_BAGGING, *FOLDS), (8, 8, 1)),  # folds are for boosting
         ([(2, 0, 32)], BAGGING, (2, 1, 2)),  # two at a time, the others wait
         ([(3, 0, 32)], BAGGING, (3, 1, 3)),
-        ([(8, 0, 3)], BAGGING, (8, 2, 2)),  # memory for two
+        ([(8, 0, 3)], (*BAGGING, "resources.member.memory=1.5GB"), (8, 2, 2)),  # memory for two
         ([(4, 0, 32), (4, 0, 32)], BAGGING, (4, 2, 4)),
         ([(4, 0, 32)] * 8, BAGGING, (4, 4, 4)),
         ([(0, 0, 32), (4, 0, 32)], (), (4, 4, 1)),  # a head node that does no work
@@ -83,10 +84,47 @@ def test_a_share_of_a_gpu_bounds_the_members_in_flight():
 
 
 @pytest.mark.parametrize(
+    ("nodes", "overrides", "expected"),
+    [
+        ([(8, 0)], (), (0, 0)),
+        ([(8, 1)], (), (1, 1)),
+        ([(8, 2)], BAGGING, (1, 0.5)),  # four members
+        ([(8, 4)], BAGGING, (1, 1)),
+        ([(6, 2), (6, 2)], ("ensemble.method=bagging", "ensemble.members=6"), (1, 0.5)),
+        ([(8, 1)], ("ensemble.method=bagging", "ensemble.members=3"), (1, 0.3333)),
+        ([(64, 1)], ("ensemble.method=bagging", "ensemble.members=64"), (1, 0.25)),
+        ([(0, 0), (8, 2)], BAGGING, (1, 0.5)),  # a head node that does no work
+        ([(8, 2)], (*BAGGING, "resources.member.gpu=0"), (1, 0)),
+        ([(8, 2)], ("resources.stage.gpu=0",), (0, 1)),
+        ([(8, 2)], ("resources.stage_workers=2",), (1, 1)),
+        ([(8, 1)], ("resources.stage_workers=2",), (0, 1)),  # there is none for each process
+    ],
+)
+def test_gpus_are_shared_out_as_cpus_are(nodes, overrides, expected):
+    """GPU of a stage, GPU of a member."""
+    result = divide([Node(cpu, gpu, 64 * GB) for cpu, gpu in nodes], *overrides)
+    assert (result.stage.gpu, result.member.gpu) == expected
+
+
+def test_members_with_gpus_share_the_cpus_of_machines_with_gpus():
+    result = divide([Node(64, 0, 64 * GB), Node(8, 2, 64 * GB)], *BAGGING)
+    assert (result.member, result.in_flight) == (Allotment(2, 0.5), 4)
+    assert result.stage == Allotment(8, 1.0)
+
+
+def test_memory_is_estimated_unless_it_is_given():
+    tiny = EncoderShape(layers=2, hidden=32, heads=4, neurons=64, rows=166)
+    config = load_config(None, ["task=sst2", "resources.stage.memory=3GB"])
+    result = allot(config, [Node(8, 0, 4 * GB)], shape=tiny)
+    assert result.stage.memory == 3e9
+    assert result.member.memory == member_memory(config, tiny)
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("resources.stage.cpu=9", r"resources\.stage: 9 CPUs fit on no machine .*8 CPUs, 4\.0 GB"),
-        ("resources.member.cpu=9", r"resources\.member: 9 CPUs, 1\.5 GB fit on no machine"),
+        ("resources.member.cpu=9", r"resources\.member: 9 CPUs fit on no machine"),
         ("resources.stage.gpu=1", r"resources\.stage: 1 CPU, 1 GPU fit on no machine"),
         ("resources.member.memory=5e9", r"resources\.member: 8 CPUs, 5\.0 GB fit on no machine"),
     ],

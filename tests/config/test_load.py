@@ -14,6 +14,7 @@ from bebert_ray.config import (
     describe,
     differing_keys,
     load_config,
+    parse_config,
     to_dict,
     to_yaml,
 )
@@ -151,8 +152,12 @@ BAD_VALUES = [
     ("resources.max_restarts=-1", "must be a whole number, at least 0"),
     ("resources.stage_workers=0", "must be a whole number, at least 1"),
     ("resources.stage.cpu=0", "must be a whole number, at least 1, or null"),
-    ("resources.member.gpu=2", "must be a number, at least 0 and at most 1"),
-    ("resources.member.memory=0", "must be a number, above 0"),
+    ("resources.member.gpu=2", "must be a number, at least 0 and at most 1, or null"),
+    ("resources.member.memory=0", "must be a number, above 0, or null"),
+    (
+        "resources.stage.memory=4 parsecs",
+        "a number above 0 or such as 4GB or 512MiB; or null",
+    ),
     ("task=mrpcc", "did you mean 'mrpc'"),
     ("task=5", "task = 5: must be one of cola, sst2"),
 ]
@@ -396,3 +401,20 @@ def test_reading_a_config_imports_no_heavy_package():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert output.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("4GB", 4e9),
+        ("512MiB", 512 * 2**20),
+        ("1.5 gb", 1.5e9),
+        ("2e9", 2e9),
+        ("100B", 100.0),
+        ("null", None),
+    ],
+)
+def test_memory_is_read_in_units(text, expected):
+    config = load_config(None, ["task=mrpc", f"resources.member.memory={text}"])
+    assert config.resources.member.memory == expected
+    assert parse_config(to_yaml(config), "again") == config

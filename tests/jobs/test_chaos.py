@@ -81,11 +81,11 @@ def test_any_other_difference_is_noticed(tmp_path, name, before, after):
 @pytest.mark.timeout(1200)
 def test_a_kill_of_each_kind_changes_no_bit(tmp_path):
     job = subprocess.run(
-        [sys.executable, str(SCRIPT), "--kills", "3", "--output", str(tmp_path / "runs")],
+        [sys.executable, str(SCRIPT), "--kills", "4", "--output", str(tmp_path / "runs")],
         capture_output=True,
         text=True,
     )
     assert job.returncode == 0, job.stdout + job.stderr
     result = json.loads(job.stdout.splitlines()[-1])
-    assert result["same"] == 3
-    assert [trial["kind"] for trial in result["trials"]] == ["worker", "node", "driver"]
+    assert result["same"] == 4
+    assert [trial["kind"] for trial in result["trials"]] == ["worker", "queue", "node", "driver"]

@@ -51,7 +51,6 @@ class Runner:
         worker = Worker(
             prepared.config,
             prepared.task,
-            prepared.checkpoint,
             prepared.directory,
             1,
             tell,

@@ -58,7 +58,16 @@ def test_where_things_are():
 
 def test_all_that_a_run_leaves_is_known_as_such():
     places = [
-        *(RUN.data, RUN.members, RUN.weights, RUN.checkpoints, RUN.model, RUN.metrics, RUN.logs),
+        *(
+            RUN.data,
+            RUN.encoder,
+            RUN.members,
+            RUN.weights,
+            RUN.checkpoints,
+            RUN.model,
+            RUN.metrics,
+            RUN.logs,
+        ),
         *(RUN.results, RUN.scores, RUN.report, *map(RUN.stage, STAGE_NAMES)),
     ]
     assert {place.name for place in places} | {"tensorboard"} == LEFT

@@ -86,7 +86,7 @@ def test_a_directory_of_something_else_is_refused_even_to_start_over(runner):
     runner.output.mkdir()
     (runner.output / "thesis.tex").touch()
     for change in ("fresh=false", "fresh=true"):
-        with pytest.raises(UserError, match=r"is not empty and not a run"):
+        with pytest.raises(UserError, match=r"is not empty and holds no run"):
             runner.prepare(change)
     assert (runner.output / "thesis.tex").exists()
 
@@ -108,9 +108,17 @@ def test_a_run_may_be_in_an_object_store(runner, bucket, monkeypatch):
         prepared = runner.prepare(f"output={bucket}", *changes)
         assert prepared.directory == bucket
         assert len(open_run(prepared)["train"]) == 86
-    assert names(bucket) == {"config.yaml", "data"}
+    assert names(bucket) == {"config.yaml", "data", "encoder"}
     with pytest.raises(UserError, match=r"mrpc\?.* is another run:\n  seed: 7 there, 42 here"):
         runner.prepare(f"output={bucket}")
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_run_of_an_earlier_version_gets_its_encoder_and_goes_on(runner):
+    shutil.rmtree(runner.output / "encoder")
+    runner()
+    assert runner.taken == []
+    assert (runner.output / "encoder" / "model.safetensors").exists()
 
 
 @pytest.mark.usefixtures("finished")
@@ -169,7 +177,7 @@ class TestAnotherRun:
     def test_without_data_too_it_is_no_run(self, runner):
         for name in ("config.yaml", "data/artifact.json"):
             (runner.output / name).unlink()
-        with pytest.raises(UserError, match="not a run"):
+        with pytest.raises(UserError, match="holds no run"):
             runner.prepare()
 
     def test_a_run_that_came_between_is_noticed_on_entering(self, runner):
@@ -186,7 +194,8 @@ class TestAnotherRun:
         for name in ("checkpoints/half/0", "tensorboard/half", "logs", f".half.{32 * '0'}.tmp"):
             (output / name).mkdir(parents=True)
         open_run(runner.prepare("fresh=true", "seed=7"))
-        assert set(os.listdir(output)) == {"config.yaml", "data", "notes.txt", "data.csv"}
+        new = {"config.yaml", "data", "encoder"}
+        assert set(os.listdir(output)) == {*new, "notes.txt", "data.csv"}
         assert "seed: 7" in (output / "config.yaml").read_text()
 
     def test_fresh_says_what_it_cannot_delete(self, runner, monkeypatch):

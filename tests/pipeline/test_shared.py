@@ -11,7 +11,7 @@ def test_a_run_that_is_given_the_stages_trains_members_alone(runner, finished, t
     (output / "teacher" / "model.safetensors").unlink()
     link_stages(runner.output, output)  # what is damaged is mended
     assert {path.name for path in output.iterdir()} == {
-        *("data", "teacher", "half", "ternary", "split")
+        *("data", "encoder", "teacher", "half", "ternary", "split")
     }
     again = runner(output=output)
     assert runner.taken == ["member 000", "member 001"]

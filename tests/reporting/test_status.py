@@ -145,8 +145,8 @@ def test_what_an_earlier_driver_began_is_stopped_until_it_is_taken_up(made):
 
 def test_a_step_that_is_made_anew_is_at_work_in_spite_of_its_record(made):
     run = made()
-    run.finish("teacher", ago=500)
     run.report(510, "teacher", 20)
+    run.finish("teacher", ago=500)
     run.open(ago=100)
     run.report(50, "teacher", 7)
     with lock(run.location):
@@ -154,12 +154,34 @@ def test_a_step_that_is_made_anew_is_at_work_in_spite_of_its_record(made):
     assert (row.state, row.dev, row.work_done) == ("running", None, 7)
 
 
+@pytest.mark.parametrize("skew", [-60, 60])
+def test_the_clock_of_the_disk_does_not_matter(made, skew):
+    run = made()
+    run.open(ago=200)
+    run.report(150, "teacher", 20)
+    run.finish("teacher", ago=149, skew=skew)
+    assert rows(run)["teacher"].state == "done"
+    run.report(140, "teacher", 3)  # anew
+    assert rows(run)["teacher"].state == "stopped"
+
+
+def test_a_step_whose_end_was_not_told_is_done_once_a_driver_has_found_it(made):
+    """The driver was killed right after the step."""
+    run = made()
+    run.open(ago=200)
+    run.report(150, "teacher", 20)
+    run.finish("teacher", ago=149, told=False)
+    run.open(ago=100)
+    run.report(90, "half", 3)
+    with lock(run.location):
+        assert rows(run)["teacher"].state == "done"
+
+
 def test_what_is_told_after_the_end_does_not_begin_a_step_anew(made):
     run = made()
     run.open(ago=1000)
     run.report(498, "member 000", 20)  # the driver hears of it two seconds late
     run.finish("members/000", ago=500)
-    run.tell(400, "done", "member 000", round=None)
     run.tell(300, "boost", "member 000", round=None, error=0.25, alpha=0.55)
     with lock(run.location):
         row = rows(run)["member 000"]

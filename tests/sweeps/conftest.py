@@ -59,7 +59,7 @@ def take_all(
         ahead: whether the first members run ahead, through all their rounds.
     """
     arrays = {name: columns.to_arrays() for name, columns in splits.items()}
-    known_of = (prepared.config, prepared.task, prepared.checkpoint, prepared.directory)
+    known_of = (prepared.config, prepared.task, prepared.directory)
     worker = Worker(*known_of, threads=1, report=lambda _: None)
     steps = run.start()
     while steps:

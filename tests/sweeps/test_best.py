@@ -244,7 +244,7 @@ def test_sweeps_of_fully_binary_members(tiny_run: list[str], tmp_path: Path) -> 
     assert packing is not None
     prepared, step = packing
     worker = Worker(
-        *(prepared.config, prepared.task, prepared.checkpoint, prepared.directory),
+        *(prepared.config, prepared.task, prepared.directory),
         threads=1,
         report=lambda _: None,
     )

@@ -18,6 +18,7 @@ from bebert_ray.data.tasks import TASKS
 from bebert_ray.nn.checkpoint import find_checkpoint
 from bebert_ray.storage import Artifact, Location, remove
 from bebert_ray.training.checkpoints import Checkpoints, State
+from bebert_ray.training.encoder import leave_encoder
 from bebert_ray.training.fit import Progress
 from bebert_ray.training.stages import RECIPES
 from bebert_ray.training.work import Model, Splits, Work, leave_model
@@ -190,10 +191,10 @@ def make_run(
             for i, (split, n) in enumerate(SIZES.items())
         }
         directory = Location.of(tmp_path_factory.mktemp("run"))
+        leave_encoder(find_checkpoint(str(tiny_checkpoint)), directory)
         work = Work(
             config,
             Splits(task, columns["train"], columns["selection"], {"dev": columns["dev"]}),
-            find_checkpoint(str(tiny_checkpoint)),
             directory,
             Checkpoints(directory / "checkpoints" / "none", {}),
         )

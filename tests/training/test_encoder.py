@@ -1,0 +1,65 @@
+"""The encoder in the run directory."""
+
+import os
+import shutil
+
+import pytest
+
+from bebert_ray.errors import RunError
+from bebert_ray.nn.checkpoint import find_checkpoint, load_encoder, load_tokenizer
+from bebert_ray.storage import Location
+from bebert_ray.training.encoder import fetch_encoder, leave_encoder
+
+
+@pytest.fixture
+def checkpoint(tiny_checkpoint, tmp_path):
+    copy = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
+    (copy / "train.jsonl").write_text("{}\n")  # no part of the encoder
+    (copy / "optimizer.pt").write_text("large")
+    return find_checkpoint(str(copy))
+
+
+def test_it_is_whole_without_the_checkpoint(checkpoint, tmp_path):
+    run = Location.of(tmp_path / "run")
+    weights = load_encoder(checkpoint, 2, 0.1).state_dict()
+    made = leave_encoder(checkpoint, run)
+    assert {"train.jsonl", "optimizer.pt"}.isdisjoint(os.listdir(made.path))
+    assert (made.path / "model.safetensors").samefile(checkpoint.path / "model.safetensors")
+    shutil.rmtree(checkpoint.path)
+    there, source = fetch_encoder(run)
+    assert (there.digest, source) == (checkpoint.digest, str(checkpoint.path))
+    again = load_encoder(there, 2, 0.1).state_dict()
+    assert all(again[name].equal(weights[name]) for name in again if "bert." in name)
+    assert load_tokenizer(there)("good film").input_ids[0] == 2  # [CLS]
+
+
+def test_it_is_left_once_and_anew_if_it_is_damaged(checkpoint, tmp_path):
+    run = Location.of(tmp_path / "run")
+    made = leave_encoder(checkpoint, run)
+    record = (made.path / "artifact.json").stat().st_mtime_ns
+    leave_encoder(checkpoint, run)
+    assert (made.path / "artifact.json").stat().st_mtime_ns == record
+    (made.path / "config.json").unlink()
+    with pytest.raises(RunError, match=r"encoder is damaged: config\.json is missing"):
+        fetch_encoder(run)
+    assert leave_encoder(checkpoint, run).digest == made.digest
+
+
+def test_links_of_a_hub_cache_are_followed(checkpoint, tmp_path):
+    cache = tmp_path / "snapshot"
+    cache.mkdir()
+    for path in checkpoint.path.iterdir():
+        (cache / path.name).symlink_to(path)
+    made = leave_encoder(find_checkpoint(str(cache)), Location.of(tmp_path / "run"))
+    assert not any(path.is_symlink() for path in made.path.iterdir())
+
+
+def test_the_shards_of_weights_go_along(checkpoint, tmp_path):
+    (checkpoint.path / "model.safetensors").rename(
+        checkpoint.path / "model-00001-of-00001.safetensors"
+    )
+    (checkpoint.path / "model.safetensors.index.json").write_text("{}")
+    made = leave_encoder(checkpoint, Location.of(tmp_path / "run"))
+    assert {"model-00001-of-00001.safetensors", "model.safetensors.index.json"} <= set(
+        os.listdir(made.path)
+    )
