@@ -138,7 +138,7 @@ def test_a_full_disk_is_warned_of_once_and_tears_nothing(run):
         kept = read_events(run)
     assert len(warnings) == 1
     assert "File too large" in warnings[0]
-    assert "progress is not recorded for now, the run goes on" in warnings[0]
+    assert "progress cannot be recorded at present; the run goes on" in warnings[0]
     assert 10 < len(kept) < 60
     assert (run.local / METRICS).read_bytes().endswith(b"\n")
 

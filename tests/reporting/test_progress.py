@@ -179,7 +179,7 @@ def test_a_disk_that_is_full_is_told_of_once(tmp_path, shown, monkeypatch):
             board.show(event(step=step, score=0.5))
     warning, *lines = shown.getvalue().splitlines()
     assert warning == (
-        "warning: progress is not recorded for now, the run goes on: "
+        "warning: progress cannot be recorded at present; the run goes on: "
         f"cannot write in {tmp_path}: No space left on device"
     )
     assert len(lines) == 3
