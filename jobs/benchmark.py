@@ -11,9 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bebert_ray.reporting.console import console
-
 from bebert_ray.cli.common import run_job
+from bebert_ray.reporting.console import console
 
 DESCRIPTION = """\
 Measure what the project promises; the last line of stdout is one JSON object.

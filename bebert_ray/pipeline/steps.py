@@ -106,6 +106,7 @@ def member_step(
         "settings": settings,
         "strategy": config.ensemble.strategy,
         "use_of_weight": config.ensemble.sample_weight,
+        "bootstrap": config.ensemble.method == "bagging",
         "rounds": config.rounds,
     }
     rounds = len(sample_weight)
