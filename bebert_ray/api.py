@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from bebert_ray.pipeline.results import Results
-    from bebert_ray.predict.run import Outcome as Scored
-    from bebert_ray.sweep.best import Outcome as Swept
+    from bebert_ray.scoring.run import Outcome as Scored
+    from bebert_ray.sweeps.best import Outcome as Swept
 
 Examples = Any
 """A pandas DataFrame, a `datasets.Dataset`, a `pyarrow.Table`, or a path."""
@@ -111,8 +111,8 @@ def sweep(
         UserError: something in the input is wrong; nothing was written.
         RunError: the sweep failed; call it again to go on.
     """
-    from bebert_ray.sweep.search import raise_failed_trials, run_sweep
-    from bebert_ray.sweep.settings import load_sweep
+    from bebert_ray.sweeps.search import raise_failed_trials, run_sweep
+    from bebert_ray.sweeps.settings import load_sweep
 
     out, progress = console(quiet=quiet), console(stderr=True, quiet=quiet)
     given = dict(_given(config)) | dict(flatten(overrides))
@@ -139,7 +139,7 @@ def predict(
             rows.
         quiet: print nothing.
         options: `text_columns`, `prefix`, `rows_per_file`, `batch_size`, `workers`, see
-            `predict.run.Request`.
+            `scoring.run.Request`.
 
     Returns:
         What was done, or without `output` a `pyarrow.Table` of the rows with the columns `label`
@@ -152,8 +152,8 @@ def predict(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from bebert_ray.predict.run import Request
-    from bebert_ray.predict.run import predict as run_scoring
+    from bebert_ray.scoring.run import Request
+    from bebert_ray.scoring.run import predict as run_scoring
 
     progress = console(stderr=True, quiet=quiet)
     if isinstance(input, str | Path):

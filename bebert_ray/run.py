@@ -18,10 +18,11 @@ from bebert_ray.config import Config, to_yaml
 from bebert_ray.data.columns import Columns
 from bebert_ray.pipeline.driver import Run, make_plan, results
 from bebert_ray.pipeline.prepare import Prepared, open_run, prepare
-from bebert_ray.pipeline.results import Results, draw, print_plan, to_json
+from bebert_ray.pipeline.results import Results, to_json
 from bebert_ray.pipeline.steps import Step
-from bebert_ray.reporting.html import page
 from bebert_ray.reporting.progress import Board
+from bebert_ray.reporting.report import draw_report
+from bebert_ray.reporting.tables import print_plan
 from bebert_ray.storage import Artifact, check_unlocked, keep, lock
 from bebert_ray.training.work import Logits
 
@@ -118,8 +119,7 @@ def train(
             run = execute(prepared, allotments, progress)
             figures = results(run)
             text = to_json(figures.everything(), indent=2).encode()
-            if not keep(directory / "results.json", text) and not run.started:
+            if not keep(prepared.layout.results, text) and not run.started:
                 out.print("results.json was not what the run's artifacts say; written anew")
-            draw(figures, directory / "scores.png")
-            keep(directory / "report.html", page(figures, directory).encode())
+            draw_report(figures, directory)
     return figures

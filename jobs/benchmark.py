@@ -80,11 +80,11 @@ def schedules(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str
     parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=SCHEDULES)
     flags, load, tell = _runs(parser, arguments)
 
-    from measure.schedules import print_summary, schedules, summary
+    from measure.runs import print_schedules, schedules, schedules_summary
 
     outcomes = schedules(load, flags.schedules, flags.seeds, flags.repeat, flags.output, tell)
-    print_summary(outcomes, console())
-    return summary(outcomes)
+    print_schedules(outcomes, console())
+    return schedules_summary(outcomes)
 
 
 def kinds(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, Any]:
@@ -92,11 +92,11 @@ def kinds(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, An
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     flags, load, tell = _runs(parser, arguments)
 
-    from measure.kinds import kinds, print_summary, summary
+    from measure.runs import kinds, kinds_summary, print_kinds
 
-    outcomes = kinds(load, flags.kinds, flags.seeds, flags.output, tell)
-    print_summary(outcomes, console())
-    return summary(outcomes)
+    made = kinds(load, flags.kinds, flags.seeds, flags.output, tell)
+    print_kinds(made, console())
+    return kinds_summary(made)
 
 
 def alphas(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def _positive(text: str) -> int:
 def _runs(
     parser: argparse.ArgumentParser, arguments: list[str]
 ) -> tuple[argparse.Namespace, Callable[..., Any], Callable[[str], None]]:
-    """What benchmarks made of whole runs are given: flags, how to configure one, whom to tell."""
+    """The flags of a benchmark of whole runs, its configurations, and where it prints progress."""
     what = parser.prog.split()[-1]
     parser.add_argument("--config", metavar="FILE", help="YAML file, such as configs/mrpc.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="set a key")
@@ -141,7 +141,7 @@ def _runs(
     from bebert_ray.config import load_config
 
     def load(*more: str) -> Any:
-        return load_config(flags.config, ["export.remainder=none", *flags.overrides, *more])
+        return load_config(flags.config, [*flags.overrides, "export.remainder=none", *more])
 
     return flags, load, partial(print, file=sys.stderr, flush=True)
 

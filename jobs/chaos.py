@@ -23,6 +23,7 @@ from measure.tiny import tiny_run
 
 from bebert_ray.cli.common import run_job
 from bebert_ray.errors import RunError
+from bebert_ray.pipeline.layout import MEMBERS, RESULTS, WEIGHTS
 from bebert_ray.reporting.events import DRIVER, Event, read_events
 from bebert_ray.storage import Location
 
@@ -291,7 +292,7 @@ class Timeline:
     @classmethod
     def of(cls, job: Job) -> Timeline:
         """That of a finished run."""
-        results = job.directory / "results.json"
+        results = job.directory / RESULTS
         times = [event["time"] - job.began for event in job.events]
         seconds = json.loads(results.read_text())["seconds"]
         return cls(times, results.stat().st_mtime - job.began, seconds)
@@ -314,11 +315,11 @@ def bits(directory: Path) -> dict[str, str]:
     """Hashes of all that a run has made, by name: tensors, sample weights, figures."""
     files = {
         str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for pattern in ("*/*.safetensors", "members/*/*.safetensors", "weights/*.npy")
+        for pattern in ("*/*.safetensors", f"{MEMBERS}/*/*.safetensors", f"{WEIGHTS}/*.npy")
         for path in sorted(directory.glob(pattern))
     }
-    figures = _without_times(json.loads((directory / "results.json").read_text()))
-    return files | {f"results.json: {name}": json.dumps(value) for name, value in figures.items()}
+    figures = _without_times(json.loads((directory / RESULTS).read_text()))
+    return files | {f"{RESULTS}: {name}": json.dumps(value) for name, value in figures.items()}
 
 
 def _without_times(value: Any) -> Any:

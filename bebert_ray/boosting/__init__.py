@@ -1,1 +1,4 @@
-"""What each member trains on, and what the members' outputs come to together: NumPy alone."""
+"""Boosting and bagging: what each member trains on, and the vote of the members. NumPy alone.
+
+Only `torch_vote` imports torch.
+"""

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bebert_ray.boosting.scores import Floats, outputs_of, scorer
-from bebert_ray.boosting.vote import combine
-from bebert_ray.data.metrics import evaluate, primary
+from bebert_ray.boosting.vote import Floats, combine, outputs, shares
+from bebert_ray.data.metrics import evaluate, primary, scorer
 from bebert_ray.data.tasks import Task
 
 EVALUATIONS = 20_000
@@ -65,12 +64,14 @@ def search_alphas(
         ones.
     """
     count = len(logits)
-    outputs, score = outputs_of(logits), scorer(task, labels)
-    flat = outputs.reshape(count, -1)
+    # [M, K, n]: the scorer's order of axes.
+    each = np.ascontiguousarray(outputs(logits).transpose(0, 2, 1))
+    score = scorer(task, labels)
+    flat = each.reshape(count, -1)
     rows = max(1, CHUNK // flat.shape[1])
     rng = np.random.default_rng(seed)
     even = np.full(count, 1 / count)
-    given = [even, *(_normalised(alphas) for alphas in known)]
+    given = [even, *(shares(alphas) for alphas in known)]
 
     best, best_rank, tried = even, (-np.inf, 0.0), 0
 
@@ -78,16 +79,16 @@ def search_alphas(
         nonlocal best, best_rank, tried
         tried += len(candidates)
         for part in np.split(candidates, range(rows, len(candidates), rows)):
-            scores = score((part @ flat).reshape(len(part), *outputs.shape[1:]))
+            scores = score((part @ flat).reshape(len(part), *each.shape[1:]))
             evenness = -(part**2).sum(axis=1)
             first = np.lexsort((evenness, scores))[-1]
             if (rank := (scores[first], evenness[first])) > best_rank:
                 best, best_rank = part[first], rank
 
     look(np.array([*given, *np.eye(count)]))
-    each = (evaluations - tried) // len(SPREADS)
-    for spread in SPREADS if count > 1 and each > 0 else ():
-        look(rng.dirichlet(1 + spread * best, size=each))
+    draws = (evaluations - tried) // len(SPREADS)
+    for spread in SPREADS if count > 1 and draws > 0 else ():
+        look(rng.dirichlet(1 + spread * best, size=draws))
 
     # Sums may round otherwise in `combine`, and ties break otherwise: it has the last word.
     def final(alphas: Floats) -> tuple[float, float]:
@@ -96,10 +97,3 @@ def search_alphas(
 
     best = max([best, *given], key=final)
     return Weighting(best, final(best)[0], tried)
-
-
-def _normalised(alphas: ArrayLike) -> Floats:
-    values = np.asarray(alphas, np.float64)
-    total = values.sum()
-    # With every alpha at 0 each member counts the same, see `combine`.
-    return values / total if total > 0 else np.full(len(values), 1 / len(values))

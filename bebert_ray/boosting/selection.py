@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bebert_ray.boosting.scores import outputs_of, scorer
+from bebert_ray.boosting.vote import outputs
+from bebert_ray.data.metrics import scorer
 from bebert_ray.data.tasks import Task
 
 STEPS = 10  # for each model that the ensemble may have
@@ -42,25 +43,27 @@ def select(
     """
     if not len(logits) or size < 1:
         raise ValueError(f"no ensemble of {size} can be selected from {len(logits)} models")
-    outputs, score = outputs_of(logits), scorer(task, labels)
+    # [L, K, n]: the scorer's order of axes.
+    each = np.ascontiguousarray(outputs(logits).transpose(0, 2, 1))
+    score = scorer(task, labels)
     # Best first: the best model alone is taken where several would do.
-    order = np.argsort(-score(outputs), kind="stable")
-    outputs = outputs[order]
+    order = np.argsort(-score(each), kind="stable")
+    each = each[order]
 
-    prefixes = outputs[:size].cumsum(axis=0)
+    prefixes = each[:size].cumsum(axis=0)
     prefix_scores = score(prefixes / np.arange(1, len(prefixes) + 1)[:, None, None])
     start = int(prefix_scores.argmax())
     total = prefixes[start]
-    counts = np.zeros(len(outputs), np.int64)
+    counts = np.zeros(len(each), np.int64)
     counts[: start + 1] = 1
     best, best_score = counts.copy(), prefix_scores[start]
     for _ in range(STEPS * size):
         full = (counts > 0).sum() >= size
         choices = np.flatnonzero(counts) if full else np.arange(len(counts))
-        scores = score((total + outputs[choices]) / (counts.sum() + 1))
+        scores = score((total + each[choices]) / (counts.sum() + 1))
         chosen = choices[scores.argmax()]
         counts[chosen] += 1
-        total = total + outputs[chosen]
+        total = total + each[chosen]
         if scores.max() > best_score:
             best, best_score = counts.copy(), scores.max()
 

@@ -42,10 +42,12 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     if find_spec("onnx") is None:
         raise UserError("the package onnx is missing: pip install 'bebert_ray[onnx]'")
 
-    from bebert_ray.packed import BebertForSequenceClassification
-    from bebert_ray.packed.onnx import export_onnx
-    from bebert_ray.packed.places import find_model
+    from transformers.utils import logging as transformers_logging
 
-    model = BebertForSequenceClassification.from_pretrained(find_model(flags.model))
+    from bebert_ray.packed import load_model
+    from bebert_ray.packed.onnx import export_onnx
+
+    transformers_logging.disable_progress_bar()
+    model = load_model(flags.model)
     export_onnx(model, file, flags.weights)
     out.print(f"{file}: {file.stat().st_size / 1e6:.2f} MB")

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 def _of_model(text: str, tokens: int | None) -> Any:
     from transformers import AutoConfig, AutoTokenizer, BertConfig
 
-    from bebert_ray.packed.places import find_model
+    from bebert_ray.packed.load import find_model
     from bebert_ray.packed.quantizer import FLOAT_BITS
     from bebert_ray.packed.summary import summarize
 
@@ -87,9 +87,10 @@ def _of_config(flags: argparse.Namespace) -> Any:
     from transformers import BertConfig
 
     from bebert_ray.data.tasks import TASKS
-    from bebert_ray.nn.bert import find_checkpoint
+    from bebert_ray.nn.checkpoint import find_checkpoint
     from bebert_ray.packed.quantizer import FLOAT_BITS
-    from bebert_ray.packed.summary import MODEL_SIZES, member_config, summarize
+    from bebert_ray.packed.summary import summarize
+    from bebert_ray.pipeline.costs import MODEL_SIZES, member_config
 
     if flags.model_size:
         encoder = BertConfig(**MODEL_SIZES[flags.model_size])

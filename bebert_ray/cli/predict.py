@@ -36,9 +36,9 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     del settings["quiet"], settings["verbose"]
 
     # Only now: --help should not wait for torch and Ray.
-    from bebert_ray.predict.parts import BAD_ROWS
-    from bebert_ray.predict.run import Request, predict, print_figures
-    from bebert_ray.predict.submission import submit
+    from bebert_ray.scoring.parts import BAD_ROWS
+    from bebert_ray.scoring.run import Request, predict, print_figures
+    from bebert_ray.scoring.submission import submit
 
     request = Request(**settings)
     outcome = submit(glue, request, progress) if glue else predict(request, progress)

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     out, _ = consoles(flags)
 
     from bebert_ray.reporting.status import look
-    from bebert_ray.reporting.status_table import print_status
+    from bebert_ray.reporting.tables import print_status
     from bebert_ray.storage import Location
 
     status = look(Location.parse(flags.run))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bebert_ray.cli.common import consoles, parse_config
 from bebert_ray.config.check import describe
-from bebert_ray.sweep.settings import SWEEP, load_sweep
+from bebert_ray.sweeps.settings import SWEEP, load_sweep
 
 DESCRIPTION = """\
 Search for the best ensemble: train many, each from the same stages, which are made once.
@@ -40,8 +40,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 
     # Only now: --help and a mistyped key should not wait for torch and Ray.
     from bebert_ray.pipeline.results import to_json
-    from bebert_ray.sweep.report import print_outcome, summary
-    from bebert_ray.sweep.search import raise_failed_trials, run_sweep
+    from bebert_ray.sweeps.report import print_outcome, summary
+    from bebert_ray.sweeps.search import raise_failed_trials, run_sweep
 
     out, progress = consoles(flags)
     outcome = run_sweep(settings, out, progress, dry_run=flags.dry_run)

@@ -28,12 +28,14 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     config, flags = parse_config(load_config, describe, DESCRIPTION, EXAMPLES, arguments, prog)
 
     # Only now: --help and a mistyped key should not wait for torch and Ray.
-    from bebert_ray.pipeline.results import print_table, to_json
+    from bebert_ray.pipeline.layout import REPORT, RESULTS
+    from bebert_ray.pipeline.results import to_json
+    from bebert_ray.reporting.tables import print_table
     from bebert_ray.run import train
 
     out, progress = consoles(flags)
     results = train(config, out, progress, dry_run=flags.dry_run)
     if results is not None:
         print_table(results, out)
-        out.print(f"all figures: {results.run}/results.json, report: {results.run}/report.html")
+        out.print(f"all figures: {results.run}/{RESULTS}, report: {results.run}/{REPORT}")
         print(to_json(results.summary()), flush=True)

@@ -26,7 +26,7 @@ from bebert_ray.cluster.worker import Worker, worker_environment
 from bebert_ray.config import Config
 from bebert_ray.data.tasks import Task
 from bebert_ray.errors import RunError
-from bebert_ray.nn.bert import Checkpoint
+from bebert_ray.nn.checkpoint import Checkpoint
 from bebert_ray.pipeline.driver import found
 from bebert_ray.pipeline.steps import Step
 from bebert_ray.storage import Artifact, Location, Miss

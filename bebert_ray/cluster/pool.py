@@ -26,13 +26,14 @@ from bebert_ray.cluster.gauges import Gauges
 from bebert_ray.cluster.resources import Allotments, last_lines, live_nodes, room
 from bebert_ray.cluster.scoring import SharedScoring
 from bebert_ray.cluster.worker import Worker, worker_environment
-from bebert_ray.config.recipes import MODEL, kind_of
+from bebert_ray.config.recipes import kind_of
 from bebert_ray.data.columns import Columns
 from bebert_ray.errors import Diverged, RunError, UserError
 from bebert_ray.pipeline.driver import found
+from bebert_ray.pipeline.layout import CHECKPOINTS
 from bebert_ray.pipeline.members import keep_weights
 from bebert_ray.pipeline.prepare import Prepared
-from bebert_ray.pipeline.steps import CHECKPOINTS, Step
+from bebert_ray.pipeline.steps import Step
 from bebert_ray.reporting.progress import Board
 from bebert_ray.storage import Artifact, Miss, exists, remove, sweep
 from bebert_ray.training.work import Logits
@@ -158,7 +159,7 @@ class Pool:
                     self._note(step, f"{step.path} is {known.reason}; {step.name} is done again")
                 heapq.heappush(self._waiting, _Ready.of(step))
             else:
-                if step.stage == "member":
+                if step.kind == "member":
                     self._release(step.trainee)
                 steps += advance(step, *known, False)
 
@@ -198,9 +199,9 @@ class Pool:
         return max(later, key=lambda slot: slot.trainee, default=None)
 
     def _kind(self, step: Step) -> Kind:
-        if step.member is not None or step.stage == MODEL:  # a member's worker is free by then
+        if step.member is not None or step.kind == "model":  # a member's worker is free by then
             return "member"
-        trains = kind_of(self._prepared.config).stage(step.stage).section is not None
+        trains = kind_of(self._prepared.config).stage(step.name).section is not None
         return "group" if self._allotments.stage_workers > 1 and trains else "stage"
 
     def _start(self, kind: Kind) -> _Slot:
@@ -255,7 +256,7 @@ class Pool:
         slot = self._busy.pop(call)
         step, slot.step = slot.step, None
         assert step is not None
-        if step.stage != "round":
+        if step.kind != "round":
             slot.trainee = ""
         try:
             artifact, logits = ray.get(call)

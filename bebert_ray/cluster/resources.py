@@ -10,7 +10,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,66 +20,10 @@ from ray.util.state import get_log
 
 from bebert_ray.config import Config, ResourcesConfig
 from bebert_ray.errors import RunError, UserError
+from bebert_ray.pipeline.resources import Allotment, Allotments, Node
 
 PROBE_SECONDS = 5.0
 """How long a cluster may take to accept a connection."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """What one machine of the cluster has; `memory` in bytes."""
-
-    cpu: int
-    gpu: float
-    memory: float
-
-    def __str__(self) -> str:
-        return str(Allotment(self.cpu, self.gpu, self.memory))
-
-    def holds(self, need: Allotment) -> int:
-        """How many workers fit on the machine."""
-        limits = [self.cpu // need.cpu]
-        if need.gpu:
-            limits.append(int(self.gpu / need.gpu))
-        if need.memory:
-            limits.append(int(self.memory / need.memory))
-        return min(limits)
-
-
-@dataclass(frozen=True)
-class Allotment:
-    """What a worker gets: whole CPUs (threads), a GPU or a share of one, bytes of memory."""
-
-    cpu: int
-    gpu: float = 0.0
-    memory: float = 0.0
-
-    def __str__(self) -> str:
-        parts = [f"{self.cpu} CPU{'' if self.cpu == 1 else 's'}"]
-        if self.gpu:
-            parts.append(f"{self.gpu:g} GPU{'s' if self.gpu > 1 else ''}")
-        if self.memory:
-            parts.append(f"{self.memory / 1e9:.1f} GB")
-        return ", ".join(parts)
-
-
-@dataclass(frozen=True)
-class Allotments:
-    """What the workers of a run get.
-
-    Attributes:
-        stage: the worker of the shared stages, or each of several.
-        member: the worker of a member.
-        together: how many members, or folds of one, need not wait for each other.
-        in_flight: how many of these the cluster has room for.
-        stage_workers: how many processes train a shared stage together.
-    """
-
-    stage: Allotment
-    member: Allotment
-    together: int
-    in_flight: int
-    stage_workers: int = 1
 
 
 @contextmanager

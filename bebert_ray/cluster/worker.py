@@ -15,10 +15,9 @@ import numpy as np
 import torch
 
 from bebert_ray.config import Config
-from bebert_ray.config.recipes import MODEL
 from bebert_ray.data.columns import Columns
 from bebert_ray.data.tasks import Task
-from bebert_ray.nn.bert import Checkpoint
+from bebert_ray.nn.checkpoint import Checkpoint
 from bebert_ray.pipeline.pack import leave_packed
 from bebert_ray.pipeline.steps import Step
 from bebert_ray.storage import Artifact, Location
@@ -101,21 +100,21 @@ class Worker:
                 "log": os.path.realpath("/proc/self/fd/2"),
             }
         )
-        if step.stage == MODEL:
+        if step.kind == "model":
             return leave_packed(work, step.path, step.stage, step.inputs), {}
         flipped: dict[str, Any] = {}
         if step.member is None or step.sample_weight is None:
-            stage = work.kind.stage(step.stage)
+            stage = work.kind.stage(step.name)
             model = RECIPES[stage.recipe](work, stage)
         else:
             training = self._member(step.trainee, step.member, work)
             model = training.advance(work, step.sample_weight)
             flipped = training.flipped()
-        if step.stage == "round":
+        if step.kind == "round":
             made = leave_logits(work, model, step.path, step.stage, step.inputs)
         else:
             made = leave_model(work, model, step.path, step.stage, step.inputs, flipped)
-        if step.stage != "round":
+        if step.kind != "round":
             self._trainee, self._training = "", None
             parallel.once(work.checkpoints.clear)
         return made

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from bebert_ray.config.bits import Bits
 from bebert_ray.config.schema import BinaryConfig, Config, HalfConfig, TeacherConfig, TernaryConfig
 
 
@@ -80,7 +81,7 @@ def fully_binary_members(config: Config) -> Kind:
     for bits in (*config.binary.through, config.bits):
         settings = asdict(config.binary)
         del settings["through"]
-        if activation_bits(bits) > 1:
+        if Bits.parse(bits).activations > 1:
             del settings["activations"], settings["attention"], settings["two_sets"]
         inputs = {"bits": bits, "binary": settings}
         parents = (stages[-1].name,)
@@ -102,11 +103,6 @@ STAGE_NAMES = ("teacher", "half", "ternary", "split", *(f"binary-{bits}" for bit
 def kind_of(config: Config) -> Kind:
     """The kind of a run's members."""
     return KINDS[config.bits](config)
-
-
-def activation_bits(bits: str) -> int:
-    """The A of a W-E-A triple such as 1-1-8."""
-    return int(bits.split("-")[2])
 
 
 def _teacher(config: Config) -> Stage:

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_v
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError, PydanticUseDefault
 
+from bebert_ray.config.bits import Bits
 from bebert_ray.data.tasks import CUSTOM, TASKS, task_name
 from bebert_ray.errors import UserError
 
@@ -477,7 +478,7 @@ def _width_conflicts(config: Config) -> Iterator[Conflict]:
             f"{config.bits} members binarize the teacher's own weights, and have its width; leave "
             "it out",
         )
-    widths = [int(bits.split("-")[2]) for bits in (*config.binary.through, config.bits)]
+    widths = [Bits.parse(bits).activations for bits in (*config.binary.through, config.bits)]
     if config.binary.through and not (
         config.bits in FULL_WIDTH and all(a > b for a, b in pairwise(widths))
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from itertools import chain
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _TOKENIZE_BATCH = 4096
+_UNKNOWN = 0.9  # share of unknown tokens that calls for a warning
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,33 @@ def tokenize(split: Split, tokenizer: PreTrainedTokenizerFast, max_length: int) 
         input_ids += batch["input_ids"]
         token_type_ids += batch["token_type_ids"]
     lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
+    tokens = np.fromiter(chain.from_iterable(input_ids), np.int32)
+    warn_of_unknown(tokens, tokenizer, f"{len(split)} examples")
     return Columns(
-        np.fromiter(chain.from_iterable(input_ids), np.int32),
+        tokens,
         np.fromiter(chain.from_iterable(token_type_ids), np.int8),
         np.concatenate([[0], np.cumsum(lengths)]),
         split.labels,
     )
+
+
+def warn_of_unknown(tokens: np.ndarray, tokenizer: Any, where: str) -> None:
+    """Warn if at least 90 % of the tokens, special ones apart, are unknown to the tokenizer.
+
+    Args:
+        tokens: Token ids of any number of examples.
+        tokenizer: The one that gave them.
+        where: What the message begins with.
+    """
+    unknown = tokenizer.unk_token_id
+    special = [token for token in tokenizer.all_special_ids if token != unknown]
+    words = tokens[~np.isin(tokens, special)]
+    if unknown is not None and len(words) and (words == unknown).mean() >= _UNKNOWN:
+        _log.warning(
+            "%s: %d of %d tokens are unknown to the tokenizer (%s); is it that of another language "
+            "or model?",
+            *(where, (words == unknown).sum(), len(words), tokenizer.unk_token),
+        )
 
 
 def save_columns(splits: dict[str, Columns], path: Path) -> None:

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bebert_ray.data.corpus import Corpus, Split
-from bebert_ray.data.tables import Table, read_tsv, to_split
+from bebert_ray.data.tables import Table, read_table, to_split
 from bebert_ray.data.tasks import TASKS, Task
 from bebert_ray.errors import UserError
+from bebert_ray.storage import Location, exists
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a task's files keep text and label.
+    """The columns of a task's files that hold text and label.
 
     Attributes:
         text_columns: Column names in the files, which differ from the hub's for some tasks.
@@ -50,7 +51,7 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
-def load_glue_directory(name: str, root: Path) -> Corpus:
+def load_glue_directory(name: str, root: Path | Location) -> Corpus:
     """Read a GLUE task from ``root/<TASK>/*.tsv``; test splits carry no labels and are not read.
 
     The official QQP ``train.tsv`` holds a few questions with a line break inside, each of which
@@ -61,10 +62,10 @@ def load_glue_directory(name: str, root: Path) -> Corpus:
         UserError: A file is missing, a row is malformed, or a label is not one of the task's.
     """
     task = TASKS[name]
-    folder = root / task.directory
+    folder = Location.of(root) / task.directory
     files = {split: folder / f"{split}.tsv" for split in ("train", *task.dev_splits)}
     for path in files.values():
-        if not path.is_file():
+        if not exists(path):
             raise UserError(
                 f"{path}: there is no such file. For task {name}, data.path must be a directory in "
                 f"the official GLUE layout, which holds "
@@ -75,12 +76,12 @@ def load_glue_directory(name: str, root: Path) -> Corpus:
     return Corpus(task, train, dict(zip(task.dev_splits, dev, strict=True)))
 
 
-def _read_split(task: Task, split: str, path: Path) -> Split:
+def _read_split(task: Task, split: str, path: Location) -> Split:
     layout = LAYOUTS[task.name]
     wanted = (*layout.text_columns, layout.label_column)
-    skip_broken = task.name == "qqp" and split == "train"
-    table = read_tsv(path, wanted, header=layout.header, skip_broken=skip_broken)
-    if skip_broken:
+    skip_bad = task.name == "qqp" and split == "train"
+    table = read_table(path, wanted, header=layout.header, skip_bad=skip_bad)
+    if skip_bad:
         _warn_of_gaps(table)
     return to_split(
         table, layout.text_columns, layout.label_column, layout.labels, layout.score_range
@@ -90,4 +91,4 @@ def _read_split(task: Task, split: str, path: Path) -> Split:
 def _warn_of_gaps(table: Table) -> None:
     gaps = table.lines[-1] - 1 - len(table.lines) if table.lines else 0
     if gaps:
-        _log.warning("%s: left out %d lines with the wrong number of columns", table.path, gaps)
+        _log.warning("%s: left out %d lines with the wrong number of columns", table.name, gaps)

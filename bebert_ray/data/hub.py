@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,13 +11,12 @@ import numpy as np
 from bebert_ray.data.corpus import Corpus, Split
 from bebert_ray.data.tasks import TASKS, Task
 from bebert_ray.errors import UserError
+from bebert_ray.hub import is_reachable
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 REPOSITORY = "nyu-mll/glue"
-PROBE_SECONDS = 2.0
-"""How long the hub may take to answer at all before it counts as out of reach."""
 
 
 def load_hub(name: str) -> Corpus:
@@ -27,29 +25,50 @@ def load_hub(name: str) -> Corpus:
     Raises:
         UserError: The hub cannot be reached and the task is not in the cache.
     """
-    import datasets
-
     task = TASKS[name]
-    with _offline_unless_reachable() as offline:
-        try:
-            splits = datasets.load_dataset(REPOSITORY, name)
-        except Exception as error:  # whatever the HTTP client below raises, to the user it is this
-            problem = (
-                "the hub cannot be reached (or is switched off by HF_HUB_OFFLINE), and the task is "
-                "not in the cache"
-                if offline
-                else f"the hub's copy failed to load: {error}"
-            )
-            raise UserError(
-                f"{REPOSITORY} ({name}): {problem}. To do without the hub, set data.path to a "
-                f"directory in the official GLUE layout, which holds {task.directory}/train.tsv"
-            ) from error
+    splits = _load(
+        (REPOSITORY, name),
+        f"directory in the official GLUE layout, which holds {task.directory}/train.tsv",
+    )
     train = _to_split(task, splits["train"])
     dev = {
         split: _to_split(task, splits[split.replace("dev", "validation")])
         for split in task.dev_splits
     }
     return Corpus(task, train, dev)
+
+
+def load_dataset(name: str) -> Any:
+    """Load a dataset's splits from the hub or the cache: ``owner/name``, or ``owner/name:config``.
+
+    Raises:
+        UserError: As `load_hub`.
+    """
+    repository, _, config = name.partition(":")
+    return _load(
+        (repository, config) if config else (repository,),
+        "file of yours (CSV, TSV, JSONL or Parquet)",
+    )
+
+
+def _load(arguments: tuple[str, ...], instead: str) -> Any:
+    import datasets
+
+    with _offline_unless_reachable() as offline:
+        try:
+            return datasets.load_dataset(*arguments)
+        except Exception as error:  # whatever the HTTP client below raises, to the user it is this
+            reason = (str(error).splitlines() or [repr(error)])[0][:120]
+            problem = (
+                "the hub cannot be reached (or is switched off by HF_HUB_OFFLINE), and the data "
+                "are not in the cache"
+                if offline
+                else f"the hub's copy failed to load: {reason}"
+            )
+            raise UserError(
+                f"{arguments[0]}{''.join(f' ({name})' for name in arguments[1:])}: {problem}. To "
+                f"do without the hub, set data.path to a {instead}"
+            ) from error
 
 
 def _to_split(task: Task, dataset: Dataset) -> Split:
@@ -59,7 +78,7 @@ def _to_split(task: Task, dataset: Dataset) -> Split:
 
 @contextmanager
 def _offline_unless_reachable() -> Iterator[bool]:
-    """Switch `datasets` to its cache, for the block, when the hub gives no sign of life.
+    """Switch `datasets` to its cache, for the block, when the hub does not answer.
 
     Left alone, the library tries again for some 20 seconds before it gives up.
     """
@@ -71,22 +90,3 @@ def _offline_unless_reachable() -> Iterator[bool]:
         yield config.HF_HUB_OFFLINE
     finally:
         config.HF_HUB_OFFLINE = before
-
-
-def is_reachable(endpoint: str) -> bool:
-    """Whether a hub answers within `PROBE_SECONDS`, whatever it says."""
-    from huggingface_hub import get_session
-
-    answers: list[Any] = []
-
-    def probe() -> None:
-        try:
-            answers.append(get_session().head(endpoint, timeout=PROBE_SECONDS))
-        except Exception:  # no answer, for whatever reason
-            return
-
-    # A thread, because no timeout of the HTTP client covers a name server that does not answer.
-    thread = threading.Thread(target=probe, daemon=True)
-    thread.start()
-    thread.join(PROBE_SECONDS)
-    return bool(answers)

@@ -1,7 +1,7 @@
-"""Attention on quantized Q, K, V and probabilities, which hands out its scores for distillation.
+"""Attention on quantized Q, K, V and probabilities, which returns its scores for distillation.
 
-Registered with transformers under `ATTENTION`, so that its own BERT calls it; without quantizers on
-the module it is plain eager attention.
+It is registered with transformers under `ATTENTION`, and transformers' own BERT calls it. For a
+module without quantizers it is plain eager attention.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def scores_attention(
         if quantizers is not None:
             probs = quantizers.probs(probs)
     if attention_mask is not None and quantizers is not None and quantizers.probs.bits == 1:
-        # Without softmax, or with a threshold below 0, padding would have a vote.
+        # Without softmax, or with a threshold below 0, the probability of padding would not be 0.
         probs = probs.masked_fill(attention_mask < 0, 0)
     context = torch.matmul(probs.to(value.dtype), value)
     return context.transpose(1, 2), scores
@@ -90,8 +90,8 @@ def scores_attention(
 
 @torch.no_grad()
 def _agreement(query: Tensor, key: Tensor) -> Tensor:
-    # Of one-bit queries and keys: in how many values they agree, less those in which they do not.
-    # A whole number, so that a tie, which is common, is one in whichever order it is summed.
+    # Of one-bit queries and keys: the number of equal signs less the number of different ones. This
+    # is an integer: ties, which are common, do not depend on the order of the sum.
     return torch.matmul(query.sign(), key.sign().transpose(2, 3))
 
 

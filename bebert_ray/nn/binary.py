@@ -1,7 +1,8 @@
-"""One-bit quantizers as differentiable functions: each states its forward, gradient and source.
+"""One-bit quantizers as differentiable functions: those of XNOR-Net, BiBERT and BiT.
 
-As in `functions`, all return floats. A sign is never 0, so that one bit can hold it: 0 counts as
-positive, and -0, which GELU makes of what is far below 0, as negative.
+As in `functions`, all return floats, and the gradient is a clipped straight-through estimator
+(STE). A sign is never 0, so that one bit can hold it: 0 counts as positive, and -0 as negative
+(GELU of a number far below 0 is -0).
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class _Elastic(Function):
 
 
 def signs_and_scale(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """What `center_binarize` makes of each row: where it is positive, and its magnitude.
+    """BiBERT's parts of a weight: where it is positive, and its magnitude; see `center_binarize`.
 
     Args:
         weight: latent weights, [..., columns].
@@ -95,9 +96,10 @@ def _centred(weight: Tensor) -> Tensor:
 
 
 def sign(x: Tensor, scaled: bool = False) -> Tensor:
-    """``sign(x)``, times ``mean|x|`` of the last axis if `scaled`.
+    """BiBERT's sign of an activation: ``sign(x)``, times ``mean|x|`` of the last axis if `scaled`.
 
-    The gradient is 1 where |x| < 1 and 0 elsewhere, also if scaled.
+    The gradient is 1 where |x| < 1 and 0 elsewhere (STE, clipped), also if scaled. The scale is
+    that of XNOR-Net (Rastegari et al., 2016), one for each token.
 
     Args:
         x: activations, [..., features].
@@ -105,12 +107,18 @@ def sign(x: Tensor, scaled: bool = False) -> Tensor:
             one mean over the tensor; one for each token leaves its neighbours out of it.
 
     Source: BiBERT (Qin et al., 2022), eq. 1 to 3.
+
+    Example:
+        >>> sign(torch.tensor([[0.5, -1.5, 0.0]]))
+        tensor([[ 1., -1.,  1.]])
+        >>> sign(torch.tensor([[0.5, -1.5]]), scaled=True)
+        tensor([[ 1., -1.]])
     """
     return _Sign.apply(x, scaled)
 
 
 def boolean(x: Tensor, positive: Tensor | None = None) -> Tensor:
-    """1 where x > 0, else 0; the gradient is 1 where |x| < 1 and 0 elsewhere.
+    """BiBERT's bool function: 1 where x > 0, else 0; STE, clipped: 1 where |x| < 1, else 0.
 
     Args:
         x: activations, any shape.
@@ -118,26 +126,34 @@ def boolean(x: Tensor, positive: Tensor | None = None) -> Tensor:
 
     Source: Bi-Attention of BiBERT (Qin et al., 2022), eq. 8: it keeps the attention with positive
     scores, and needs no softmax.
+
+    Example:
+        >>> boolean(torch.tensor([0.5, -1.5, 0.0]))
+        tensor([1., 0., 0.])
     """
     return _Boolean.apply(x, x > 0 if positive is None else positive)
 
 
 def center_binarize(weight: Tensor) -> Tensor:
-    """``mean|w| * sign(w - mean w)``, both means over the row.
+    """BiBERT's binary weight, BWN after centring: ``mean|w| * sign(w - mean w)``, means over a row.
 
-    Weights of zero mean carry the most information in a bit. The gradient is that of
-    ``clamp(w - mean w, -1, 1)``.
+    Signs of centred weights are + and - equally often, and so carry the most information. The
+    gradient is that of ``clamp(w - mean w, -1, 1)`` (STE, clipped).
 
     Args:
         weight: latent weights, [rows, columns], or rows of a table, [..., columns].
 
     Source: BiBERT (Qin et al., 2022), eq. 2 and section 3.1.
+
+    Example:
+        >>> center_binarize(torch.tensor([[1.0, 2.0, 6.0]]))
+        tensor([[-3., -3.,  3.]])
     """
     return _CenterBinarize.apply(weight)
 
 
 def elastic(x: Tensor, scale: Tensor, threshold: Tensor, signed: bool) -> Tensor:
-    """Binary activations with a learned scale a and threshold b.
+    """BiT's elastic binarization: binary activations with a learned scale a and threshold b.
 
     With v = (x - b) / a:
 
@@ -155,5 +171,12 @@ def elastic(x: Tensor, scale: Tensor, threshold: Tensor, signed: bool) -> Tensor
         signed: which of the two sets of values.
 
     Source: BiT (Liu et al., 2022), sections 3.1 (two sets) and 3.2 (elastic binarization).
+
+    Example:
+        >>> a, b = torch.tensor(2.0), torch.tensor(0.0)
+        >>> elastic(torch.tensor([0.5, -1.5, 3.0]), a, b, signed=True)
+        tensor([ 2., -2.,  2.])
+        >>> elastic(torch.tensor([0.5, -1.5, 3.0]), a, b, signed=False)
+        tensor([0., 0., 2.])
     """
     return _Elastic.apply(x, scale, threshold, signed)

@@ -1,6 +1,6 @@
-"""What a model costs, layer by layer: bytes as packed, multiplications, bit operations.
+"""The costs of a model, layer by layer: bytes as packed, multiplications, bit operations.
 
-Shapes are all that is looked at: a model on the meta device will do, and so a configuration alone.
+Only shapes are used, so that a model on the meta device is enough (see `bert.outline`).
 """
 
 from __future__ import annotations
@@ -22,20 +22,25 @@ TOKENS = 128
 
 @dataclass(frozen=True)
 class Cost:
-    """What a layer, or a matrix product between activations, costs.
+    """The cost of a layer, or of a matrix product between activations.
 
     Attributes:
         name: of the module; of a product, with what it multiplies after a blank.
         weight_bits: width of a weight; of a product, of its second operand.
         activation_bits: width of what the weights are multiplied with.
-        parameters: numbers that it holds, scales left out; a split layer has those of both halves.
+        parameters: count of its numbers without scales; a split layer has those of both halves.
         macs: multiplications, each with its addition, for one sentence; a split layer multiplies
             with each of its halves.
         weight_bytes: binary and ternary weights, each row rounded up to whole bytes.
         scale_bytes: their scales.
-        float_bytes: weights, biases and whatever else stays a float.
-        adds_floats: whether each value that is summed up has a scale of its own, so that floats are
-            added and no integers: the values of tokens with `per_token` quantizers.
+        float_bytes: weights, biases and all else that stays a float.
+        adds_floats: whether each value of a sum has a scale of its own, so that floats are added
+            and not integers: the values of tokens with `per_token` quantizers.
+
+    Example:
+        >>> layer = Cost("query", weight_bits=1, activation_bits=4, macs=1000)
+        >>> layer.bit_operations, layer.flops
+        (4000, 125.0)
     """
 
     name: str
@@ -58,10 +63,11 @@ class Cost:
     def flops(self) -> float:
         """FLOPs as the papers count: ``2 * macs``, times ``m n / 64`` for operands of m and n bits.
 
-        Of m and n bits before scaling, whatever the scales.
-        The factor is there unless both are floats: a processor with words of 64 bits takes a
-        product of two numbers of one bit for 64 of them at a time (BinaryBERT, Bai et al., 2021,
-        section 4, after Zhou et al., 2016, and Liu et al., 2018; so does BiBERT).
+        Widths are those before scaling. The factor is left out only if both are floats: a
+        processor with words of 64 bits multiplies 64 pairs of one-bit numbers at a time.
+
+        Source: BinaryBERT (Bai et al., 2021), section 4, after Zhou et al., 2016, and Liu et al.,
+        2018; BiBERT counts likewise.
         """
         if self.weight_bits == self.activation_bits == FLOAT_BITS:
             return 2.0 * self.macs
@@ -93,15 +99,15 @@ def total(every: Sequence[Cost]) -> Total:
 
 @torch.no_grad()
 def costs(model: nn.Module, tokens: int = TOKENS, float_bits: int = FLOAT_BITS) -> list[Cost]:
-    """What each layer of a model costs, and each matrix product of its attention, in model order.
+    """The costs of each layer of a model and each matrix product of its attention, in model order.
 
-    Matrix products alone are counted as operations: looking up, adding, LayerNorm, softmax and the
-    quantizers themselves are not.
+    Only matrix products are counted as operations. Embedding look-ups, additions, LayerNorm,
+    softmax and the quantizers are not.
 
     Args:
-        model: a BERT with a classifier, or a part of one, packed or not, on any device. Its layers
-            are asked for their weights (`binary_weights`, `ternary_weights`) and their
-            `input_quantizer` for its `bits`; a layer that has neither is full precision.
+        model: a BERT with a classifier, or a part of one, packed or not, on any device. A layer
+            with `binary_weights` or `ternary_weights` is quantized, and its `input_quantizer` has
+            `bits`; a layer with neither is in full precision.
         tokens: length of the sentence; the pooler and the classifier see one token of it.
         float_bits: width in which floats are stored; they are multiplied in 32 bits all the same.
     """

@@ -1,8 +1,9 @@
-"""Quantizers as differentiable functions: each states its forward, its gradient and its source.
+"""Quantizers as differentiable functions: BWN, TWN, PACT with uniform levels, and LSQ.
 
 All are *fake* quantizers: they return floats that take only as many distinct values as the bit
-width allows, and pass a surrogate gradient to the latent full-precision input (straight-through
-estimation).
+width allows, and pass a surrogate gradient to the latent full-precision input: the
+straight-through estimator (STE; Bengio et al., 2013). Each docstring states the forward, the
+gradient and the source.
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ MARGIN = 1e-4  # makes the bounds of the LSQ range belong to it
 
 
 def mean_magnitude(weight: Tensor, per_row: bool) -> Tensor:
-    """``mean|w|`` of the tensor, [], or of each row, [..., 1]."""
+    """The magnitude of XNOR-Net and BWN: ``mean|w|`` of the tensor, [], or of each row, [..., 1].
+
+    Example:
+        >>> mean_magnitude(torch.tensor([[1.0, -3.0]]), per_row=False)
+        tensor(2.)
+    """
     # Summed in float64: the scale then does not depend on how many threads share the reduction, and
     # the two halves of a split weight get exactly half of the ternary scale.
     magnitude = weight.abs()
@@ -112,7 +118,12 @@ class _Lsq(Function):
 
 
 def where_strictly_inside(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:
-    """`grad` where low < x < high, 0 elsewhere."""
+    """The gradient of a clipped STE: `grad` where low < x < high, 0 elsewhere.
+
+    Example:
+        >>> where_strictly_inside(torch.ones(3), torch.tensor([-2.0, 0.0, 1.0]), -1.0, 1.0)
+        tensor([0., 1., 0.])
+    """
     # The backward of hardtanh: one pass. Masks of comparisons take four, and ten times as long.
     return torch.ops.aten.hardtanh_backward(grad, x, low, high)
 
@@ -123,7 +134,7 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def ternary_mask(weight: Tensor, per_row: bool = False) -> Tensor:
-    """Where TWN keeps a weight: |w| > 0.7 mean|w|. Bool, same shape as `weight`."""
+    """The weights that TWN keeps: |w| > 0.7 mean|w|. Bool, same shape as `weight`."""
     return weight.abs() > TERNARY_THRESHOLD * mean_magnitude(weight, per_row)
 
 
@@ -139,7 +150,7 @@ def ternary_scale(weight: Tensor, kept: Tensor, per_row: bool = False) -> Tensor
 
 
 def binary_weight(weight: Tensor, per_row: bool = False) -> tuple[Tensor, Tensor]:
-    """What `binarize` makes of a weight: where it is positive, and its magnitude.
+    """BWN's parts of a weight: where it is positive, and its magnitude; see `binarize`.
 
     Returns:
         Bool, of the shape of `weight`, and float, [] or [rows, 1].
@@ -148,7 +159,7 @@ def binary_weight(weight: Tensor, per_row: bool = False) -> tuple[Tensor, Tensor
 
 
 def ternary_weight(weight: Tensor, per_row: bool = False) -> tuple[Tensor, Tensor]:
-    """What `ternarize` makes of a weight: its levels of -1, 0 and 1, and their magnitude.
+    """TWN's parts of a weight: its levels of -1, 0 and 1, and their magnitude; see `ternarize`.
 
     Returns:
         Float, of the shape of `weight`, and float, [] or [rows, 1].
@@ -158,9 +169,9 @@ def ternary_weight(weight: Tensor, per_row: bool = False) -> tuple[Tensor, Tenso
 
 
 def binarize(weight: Tensor, per_row: bool = False) -> Tensor:
-    """Binary Weight Network: ``mean|w| * sign(w)``; the gradient passes straight through.
+    """BWN, Binary Weight Network: ``mean|w| * sign(w)``; the gradient is the identity's (STE).
 
-    A sign is never 0, so that one bit can hold it: 0 counts as positive.
+    A sign is never 0, so that one bit can hold it: 0 counts as positive, and -0 as negative.
 
     Args:
         weight: latent weights, [rows, columns].
@@ -168,23 +179,33 @@ def binarize(weight: Tensor, per_row: bool = False) -> Tensor:
 
     Source: Rastegari et al., XNOR-Net, 2016, eq. 6; scale per tensor as in BinaryBERT (Bai et al.,
     2021).
+
+    Example:
+        >>> binarize(torch.tensor([[1.0, -3.0], [2.0, 2.0]]))
+        tensor([[ 2., -2.],
+                [ 2.,  2.]])
     """
     return _Binarize.apply(weight, per_row)
 
 
 def ternarize(weight: Tensor, per_row: bool = False) -> Tensor:
-    """Ternary Weight Network: ``alpha * sign(w) * [|w| > 0.7 mean|w|]``.
+    """TWN, Ternary Weight Network: ``alpha * sign(w) * [|w| > 0.7 mean|w|]``.
 
-    ``alpha`` is the mean of the kept |w|; the gradient passes straight through. Arguments as for
-    `binarize`.
+    ``alpha`` is the mean of the kept |w|; the gradient is that of the identity (STE). Arguments as
+    for `binarize`.
 
     Source: Li et al., Ternary Weight Networks, 2016, eq. 5 and 6.
+
+    Example:
+        >>> ternarize(torch.tensor([[1.0, -3.0], [0.2, 2.0]]))
+        tensor([[ 0.0000, -2.5000],
+                [ 0.0000,  2.5000]])
     """
     return _Ternarize.apply(weight, per_row)
 
 
 def uniform(x: Tensor, clip: Tensor, bits: int, symmetric: bool, per_row: bool = True) -> Tensor:
-    """Uniform quantization of an activation clipped to a learned interval.
+    """PACT with uniform levels: quantization of an activation clipped to a learned interval.
 
     With c = clamp(x, clip[0], clip[1]):
 
@@ -204,17 +225,27 @@ def uniform(x: Tensor, clip: Tensor, bits: int, symmetric: bool, per_row: bool =
             else in the batch changes its value) instead of over the tensor.
 
     Source: Zafrir et al., Q8BERT, 2019; clip gradient of PACT (Choi et al., 2018, eq. 2).
+
+    Example:
+        >>> clip = torch.tensor([-2.5, 2.5])
+        >>> uniform(torch.tensor([[0.9, -1.6, 9.0]]), clip, bits=3, symmetric=True)
+        tensor([[ 0.8333, -1.6667,  2.5000]])
     """
     return _Uniform.apply(x, clip, bits, symmetric, per_row)
 
 
 def lsq_range(bits: int, symmetric: bool) -> tuple[int, int]:
-    """The lowest and the highest integer level of `lsq`."""
+    """LSQ's lowest and highest integer level.
+
+    Example:
+        >>> lsq_range(4, symmetric=True), lsq_range(4, symmetric=False)
+        ((-8, 7), (0, 15))
+    """
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if symmetric else (0, 2**bits - 1)
 
 
 def lsq_initial_step(x: Tensor, bits: int, symmetric: bool) -> Tensor:
-    """The step that LSQ starts from: ``2 mean|x| / sqrt(Qp)``, twice that when asymmetric."""
+    """LSQ's first step: ``2 mean|x| / sqrt(Qp)``, twice that when asymmetric; []."""
     _, highest = lsq_range(bits, symmetric)
     return (2 if symmetric else 4) * x.detach().float().abs().mean() / math.sqrt(highest)
 
@@ -222,7 +253,7 @@ def lsq_initial_step(x: Tensor, bits: int, symmetric: bool) -> Tensor:
 def lsq(
     x: Tensor, step: Tensor, bits: int, symmetric: bool, offset: Tensor | None = None
 ) -> Tensor:
-    """Learned step size quantization: ``clamp(round((x - o) / step), Qn, Qp) * step + o``.
+    """LSQ, learned step size quantization: ``clamp(round((x - o) / step), Qn, Qp) * step + o``.
 
     Gradients, with v = (x - o) / step: 1 inside the range and 0 outside for `x`; for `step` the sum
     of ``round(v) - v`` inside and the bound outside, scaled by ``1 / sqrt(numel * Qp)``.
@@ -236,5 +267,9 @@ def lsq(
             None for 0.
 
     Source: Esser et al., Learned Step Size Quantization, 2020, eq. 1 to 3.
+
+    Example:
+        >>> lsq(torch.tensor([0.7, -0.2, 9.0]), torch.tensor(0.5), bits=2, symmetric=True)
+        tensor([0.5000, -0.0000, 0.5000])
     """
     return _Lsq.apply(x, step, bits, symmetric, offset)

@@ -1,10 +1,10 @@
-"""Linear and embedding layers with ternary, split binary or plain binary weights.
+"""Linear and embedding layers with ternary (TWN), split binary (BWN) or centred binary weights.
 
 `Ternary*` hold one latent weight; `Split*` hold the two latent halves that ternary weight splitting
 makes of it; `Binary*` hold one latent weight of full width, for one bit.
 
-What a layer computes with, it tells: `binary_weights` (one table, or one a half) or
-`ternary_weights`, each a table with its scales, whose product is the weight.
+The methods `binary_weights` (one table, or one for each half) and `ternary_weights` return what the
+layer multiplies with: tables with their scales, whose products add up to the weight.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bebert_ray.nn.quantizers import activation_quantizer
 
 
 class TernaryLinear(nn.Module):
-    """``quantize(x) @ ternarize(weight).T + bias``: [..., in_features] to [..., out_features]."""
+    """TWN: ``quantize(x) @ ternarize(weight).T + bias``, [..., inputs] to [..., outputs]."""
 
     def __init__(self, linear: nn.Linear, activation_bits: int, symmetric: bool = True):
         super().__init__()
@@ -36,10 +36,12 @@ class TernaryLinear(nn.Module):
 
 
 class SplitLinear(nn.Module):
-    """``quantize(x) @ (binarize(weight_1) + binarize(weight_2)).T + bias``.
+    """BWN, two halves: ``quantize(x) @ (binarize(weight_1) + binarize(weight_2)).T + bias``.
 
-    The halves share the input quantizer and the bias, so that one matrix product on the sum does
-    the work of two.
+    The halves share the input quantizer and the bias, so that one matrix product with the sum of
+    the halves is enough.
+
+    Source: BinaryBERT (Bai et al., 2021), section 3.1.
     """
 
     def __init__(self, ternary: TernaryLinear, halves: tuple[Tensor, Tensor]):
@@ -61,7 +63,7 @@ class SplitLinear(nn.Module):
 
 
 class TernaryEmbedding(nn.Module):
-    """Rows ternarized after the look-up, each with its own scale: ids [...] to [..., features]."""
+    """TWN of the rows looked up, each with its own scale: ids [...] to [..., features]."""
 
     def __init__(self, embedding: nn.Embedding):
         super().__init__()
@@ -78,7 +80,7 @@ class TernaryEmbedding(nn.Module):
 
 
 class SplitEmbedding(nn.Module):
-    """The sum of two binary rows for each id, each with its own scale."""
+    """BWN of two rows for each id, each with its own scale, and their sum."""
 
     def __init__(self, ternary: TernaryEmbedding, halves: tuple[Tensor, Tensor]):
         super().__init__()
@@ -99,7 +101,7 @@ class SplitEmbedding(nn.Module):
 
 
 class BinaryLinear(nn.Module):
-    """``quantize(x) @ center_binarize(weight).T + bias``, each row with its own scale.
+    """BiBERT: ``quantize(x) @ center_binarize(weight).T + bias``, each row with its own scale.
 
     Args:
         linear: whose weight becomes the latent weight.
@@ -125,7 +127,7 @@ class BinaryLinear(nn.Module):
 
 
 class BinaryEmbedding(nn.Module):
-    """Rows binarized after the look-up, each with its own scale: ids [...] to [..., features]."""
+    """BiBERT: rows looked up, then binarized with a scale each: ids [...] to [..., features]."""
 
     weight: Tensor
     padding_idx: int | None

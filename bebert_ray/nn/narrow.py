@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import BertForSequenceClassification
 
+from bebert_ray.nn.shape import Shape
+
 
 @dataclass(frozen=True)
 class Importance:
-    """How much the loss feels each head and neuron: one tensor a layer, [heads] and [neurons]."""
+    """The sensitivity of the loss to each head and neuron: a tensor a layer, [heads], [neurons]."""
 
     heads: list[Tensor]
     neurons: list[Tensor]
 
 
 def kept_count(total: int, width: float) -> int:
-    """How many of `total` heads or neurons a width keeps: at least one."""
+    """The number of heads or neurons, of `total`, that a width keeps: at least one.
+
+    Example:
+        >>> kept_count(12, 0.5), kept_count(12, 0.01)
+        (6, 1)
+    """
     return max(1, round(total * width))
 
 
@@ -81,7 +88,7 @@ def narrow_(
         neurons = _best(count, importance.neurons[i] if importance else None)
         _keep_outputs_(layer.intermediate.dense, neurons)
         _keep_inputs_(layer.output.dense, neurons)
-    model.config.width = width
+    replace(Shape.of(model.config), width=width).write_to(model.config)
 
 
 def _mask_gradient(linear: nn.Linear) -> Tensor:

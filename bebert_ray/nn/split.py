@@ -1,7 +1,8 @@
-"""From full precision to ternary, and on to two binary halves (ternary weight splitting)."""
+"""From full precision to ternary (TWN), and on to two binary halves (ternary weight splitting)."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from transformers.activations import ACT2FN
 from bebert_ray.nn.attention import AttentionQuantizers
 from bebert_ray.nn.functions import ternary_mask, ternary_scale
 from bebert_ray.nn.layers import SplitEmbedding, SplitLinear, TernaryEmbedding, TernaryLinear
+from bebert_ray.nn.shape import Shape
 
 
 def ternarize_(model: BertForSequenceClassification, activation_bits: int) -> None:
@@ -37,8 +39,8 @@ def ternarize_(model: BertForSequenceClassification, activation_bits: int) -> No
             layer.intermediate.intermediate_act_fn = ACT2FN["relu"]
         layer.output.dense = TernaryLinear(layer.output.dense, activation_bits, symmetric=False)
     bert.pooler.dense = TernaryLinear(bert.pooler.dense, activation_bits)
-    model.config.weights = "ternary"
-    model.config.activation_bits = activation_bits
+    width = Shape.of(model.config).width
+    Shape(width, "ternary", activation_bits).write_to(model.config)
 
 
 @torch.no_grad()
@@ -52,7 +54,7 @@ def split_(model: BertForSequenceClassification) -> None:
                 setattr(
                     parent, name, SplitEmbedding(child, split_weight(child.weight, per_row=True))
                 )
-    model.config.weights = "split"
+    replace(Shape.of(model.config), weights="split").write_to(model.config)
 
 
 @torch.no_grad()
@@ -66,13 +68,23 @@ def split_weight(weight: Tensor, per_row: bool = False) -> tuple[Tensor, Tensor]
     * ``a = (S_I + S_K - S_J) / 2 S_I`` and ``b = (n / |I| S_I - S_all) / 2 (|J| + |K|)``,
       S_X the sum of |w| over X.
 
-    Both halves then have the mean magnitude alpha / 2, equal signs on I, opposite ones elsewhere.
+    Both halves then have the mean magnitude alpha / 2, equal signs on I, opposite signs elsewhere.
 
     Args:
         weight: latent ternary weight, [rows, columns].
         per_row: whether the ternary scale is per row.
 
+    Returns:
+        The halves, each of the shape and the dtype of `weight`.
+
     Source: BinaryBERT (Bai et al., 2021), section 3.1, eq. 4 to 8.
+
+    Example:
+        >>> from bebert_ray.nn.functions import binarize, ternarize
+        >>> weight = torch.tensor([[1.0, -2.0, 0.1, 0.3]])
+        >>> first, second = split_weight(weight)
+        >>> torch.equal(binarize(first) + binarize(second), ternarize(weight))
+        True
     """
     rows = weight.double() if per_row else weight.double().view(1, -1)
     mask = ternary_mask(weight, per_row).view_as(rows)
@@ -97,8 +109,8 @@ def split_weight(weight: Tensor, per_row: bool = False) -> tuple[Tensor, Tensor]
 
 def _with_scale(half: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
     # Rounding the latents to float32 can move their mean magnitude off alpha / 2 by one last bit.
-    # What is missing goes to the largest of them, and the split model's weights equal the ternary
-    # ones to the last bit.
+    # The difference is added to the largest of them, and the split model's weights equal the
+    # ternary ones to the last bit.
     half = half.to(weight.dtype)
     missing = scale * half.shape[1] - half.abs().sum(1, keepdim=True, dtype=torch.float64)
     largest = half.abs().argmax(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Binary weights as bits: layers that hold eight weights a byte and compute what the trained do.
+"""Binary weights as bits: layers that hold eight weights a byte and compute as trained ones do.
 
 A bit of 1 stands for a positive weight; the first column of a row is the highest bit of its first
 byte (as in `numpy.packbits`), and a row ends with a whole byte.
@@ -20,7 +20,7 @@ class _Bits(nn.Module):
     Attributes:
         signs: uint8 [tables, rows, ceil(columns / 8)].
         scales: float32 [tables, rows, 1], or [tables, 1, 1] with one scale for a table.
-        columns: how many there are.
+        columns: count of weights in a row.
     """
 
     signs: Tensor
@@ -53,12 +53,12 @@ class _Bits(nn.Module):
 class PackedLinear(nn.Module):
     """``quantize(x) @ weight.T + bias``, the weight a sum of tables of bits with a scale each.
 
-    The weight is unpacked at every call, so that the model takes no more memory than its file: a
-    thirtieth. On one core, of two tables of 768 x 1536, that takes 0.9 ms; the product itself takes
-    0.5 ms for 16 tokens, and 61 ms for a batch of 32 x 64.
+    The weight is unpacked at every call, so that the model takes as much memory as its file. For
+    two tables of 768 x 1536 this takes 0.9 ms on one core; the product itself takes 0.5 ms for 16
+    tokens, and 61 ms for a batch of 32 x 64.
 
     Args:
-        layer: a trained linear layer, which tells its `binary_weights`, or one that is packed.
+        layer: a trained linear layer with `binary_weights`, or a packed one.
     """
 
     def __init__(self, layer: Any):
@@ -77,10 +77,10 @@ class PackedLinear(nn.Module):
 
 
 class PackedEmbedding(nn.Module):
-    """Rows that are unpacked after the look-up: ids [...] to [..., features].
+    """An embedding whose rows are unpacked after the look-up: ids [...] to [..., features].
 
     Args:
-        layer: a trained embedding, which tells its `binary_weights`, or one that is packed.
+        layer: a trained embedding with `binary_weights`, or a packed one.
     """
 
     def __init__(self, layer: Any):
@@ -99,9 +99,9 @@ class PackedEmbedding(nn.Module):
 
 @torch.no_grad()
 def pack_(model: nn.Module) -> None:
-    """Replace all layers that tell their `binary_weights` by packed ones, in place.
+    """Replace all layers that have `binary_weights` by packed ones, in place.
 
-    The model computes the same, to the last bit. It can be trained no more.
+    The model computes the same, to the last bit. It can no longer be trained.
     """
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
@@ -111,14 +111,24 @@ def pack_(model: nn.Module) -> None:
 
 
 def pack(signs: Tensor) -> Tensor:
-    """Bool [..., columns] to uint8 [..., ceil(columns / 8)]; what fills the last byte is 0."""
+    """Bool [..., columns] to uint8 [..., ceil(columns / 8)]; the last byte is filled up with 0.
+
+    Example:
+        >>> pack(torch.tensor([[True, False, True]]))
+        tensor([[160]], dtype=torch.uint8)
+    """
     whole = F.pad(signs.to(torch.uint8), (0, -signs.shape[-1] % 8))
     shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=signs.device)
     return (whole.unflatten(-1, (-1, 8)) << shifts).sum(-1, dtype=torch.uint8)
 
 
 def unpack(bits: Tensor, columns: int) -> Tensor:
-    """Uint8 [..., ceil(columns / 8)] to float32 [..., columns] of -1 and 1."""
+    """Uint8 [..., ceil(columns / 8)] to float32 [..., columns] of -1 and 1.
+
+    Example:
+        >>> unpack(torch.tensor([[160]], dtype=torch.uint8), columns=3)
+        tensor([[ 1., -1.,  1.]])
+    """
     # Looking a byte's eight signs up takes one pass over the result.
     signs = F.embedding(bits.int(), _signs_of_bytes(bits.device)).flatten(-2)
     return signs if signs.shape[-1] == columns else signs[..., :columns].contiguous()

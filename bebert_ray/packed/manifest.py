@@ -1,9 +1,9 @@
 """The manifest of a packed model: `packed.json`, the format and a checksum of every file.
 
     {"format": "bebert-packed", "version": 1, "files": {name: {"sha256": ..., "bytes": ...}},
-     "checksum": sha256 of all else}
+     "checksum": sha256 of the other entries}
 
-The model card is for people, who may edit it: it is not listed.
+The model card is not listed, so that people may edit it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ UNLISTED = {MANIFEST, CARD, "artifact.json"}
 """Files that the manifest leaves out; the last is the record of `storage`."""
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
-"""Arguments of `from_pretrained` that say where on the hub a file is."""
+"""Arguments of `from_pretrained` that locate a file on the hub."""
 
 
 def write_manifest(directory: Path) -> None:
@@ -43,15 +43,15 @@ def write_manifest(directory: Path) -> None:
 
 
 def check(place: str | PathLike[Any], **hub: Any) -> None:
-    """Check that a packed model is whole, and of a format that is known here.
+    """Check that a packed model is whole, and of a format version that this package can read.
 
     Args:
         place: a directory, or a name on the hub, whose files are fetched if need be.
         hub: as in `from_pretrained`; see `HUB_OPTIONS`.
 
     Raises:
-        UserError: it is not a packed model, is of a newer format, or a file is missing, renamed,
-            truncated or otherwise not as it was written.
+        UserError: it is not a packed model, has a newer format version, or a file is missing,
+            renamed, truncated or otherwise not as it was written.
     """
     for name, expected in _listed(place, hub).items():
         path = _find(place, name, hub)

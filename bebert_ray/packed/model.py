@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,47 +12,27 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from torch.nn import functional as F
+from transformers import BertForSequenceClassification, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.utils import can_return_tuple
 
+from bebert_ray.boosting.torch_vote import combine_logits
 from bebert_ray.nn.bert import outline
 from bebert_ray.nn.costs import TOKENS
+from bebert_ray.packed.config import BebertConfig, check_settings
 from bebert_ray.packed.layers import pack_
 from bebert_ray.packed.manifest import check, write_manifest
 from bebert_ray.packed.quantizer import FLOAT_BITS, PackedConfig, PackedQuantizer, Remainder
 from bebert_ray.packed.summary import Summary, summarize
 
 
-class BebertConfig(PreTrainedConfig):
-    """Configuration of a packed ensemble; an ensemble of one is a single member.
-
-    Attributes:
-        member: the configuration that all members have, see `models.bert.build`.
-        alphas: the members' say, [M].
-        text_columns: names of the columns that held the text, or the pair of texts.
-        shared: tensors of later members that are stored once, as `{name: name that it is under}`.
-        quantization_config: how the weights are stored.
-    """
-
-    model_type = "bebert"
-
-    member: dict[str, Any] | None = None
-    alphas: list[float] | None = None
-    text_columns: list[str] | None = None
-    shared: dict[str, str] | None = None
-    quantization_config: PackedConfig | dict[str, Any] | None = None
-
-
 @dataclass
 class EnsembleOutput(SequenceClassifierOutput):
-    """What `BebertForSequenceClassification` gives.
+    """The output of `BebertForSequenceClassification`.
 
     Attributes:
+        loss: [], if labels were given.
         logits: [batch, K], whose softmax is the ensemble's probabilities; regression: [batch, 1].
         member_logits: [batch, M, K].
     """
@@ -62,50 +43,117 @@ class EnsembleOutput(SequenceClassifierOutput):
 class BebertForSequenceClassification(PreTrainedModel):
     """An ensemble of packed BERTs.
 
-    Made from a configuration it has no weights: `from_pretrained` loads them, `packed_model` takes
-    those of trained members.
+    Made from a configuration alone it has no weights: `from_pretrained` loads them, and
+    `packed_model` takes those of trained members.
+
+    Raises:
+        UserError: a setting of the configuration is missing or does not fit.
     """
 
     config_class = BebertConfig
 
     def __init__(self, config: BebertConfig):
         super().__init__(config)
-        assert config.member is not None and config.alphas is not None
+        member = check_settings(config)
+        assert config.alphas is not None
         self.num_labels: int = config.num_labels or 1
-        self.members = nn.ModuleList(
-            outline(BertConfig.from_dict(config.member)) for _ in config.alphas
-        )
+        self.members = nn.ModuleList(outline(member) for _ in config.alphas)
         self._keys_to_ignore_on_load_missing = [re.escape(name) for name in config.shared or {}]
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
-        **_: Any,
+        labels: Tensor | None = None,
+        **unsupported: Any,
     ) -> EnsembleOutput:
         """Score sentences.
 
+        The loss is that of `BertForSequenceClassification`, on the logits of the ensemble: cross
+        entropy for classes, mean squared error for regression. Packed weights get no gradient.
+
         Args:
             input_ids: [batch, tokens].
-            attention_mask: [batch, tokens], 0 for padding; None if there is none.
-            token_type_ids: [batch, tokens], 1 for the second text of a pair.
+            attention_mask: [batch, tokens], 0 for padding; None if there is no padding.
+            token_type_ids: [batch, tokens], 1 for the second text of a pair; None for zeros.
+            labels: [batch], class indices, or targets in regression; None for no loss.
+            unsupported: arguments of other models, which must be None or False.
+
+        Returns:
+            The output; with `return_dict=False` the tuple (loss if there are labels, logits,
+            member_logits).
+
+        Raises:
+            TypeError: an argument is not supported, such as `output_hidden_states=True`.
         """
+        for name, value in unsupported.items():
+            if value is not None and value is not False:
+                raise TypeError(
+                    f"{type(self).__name__} does not support {name}. It takes input_ids, "
+                    "attention_mask, token_type_ids, labels and return_dict"
+                )
         batch = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
             "token_type_ids": token_type_ids,
         }
-        logits = torch.stack([member(**batch).logits for member in self.members])
-        combined = combine_logits(logits, logits.new_tensor(self.config.alphas))
-        return EnsembleOutput(logits=combined, member_logits=logits.transpose(0, 1))
+        each = torch.stack([member(**batch).logits for member in self.members])
+        logits = combine_logits(each, self.config.alphas)
+        loss = None if labels is None else self._loss(logits, labels)
+        return EnsembleOutput(loss=loss, logits=logits, member_logits=each.transpose(0, 1))
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.num_labels == 1:
+            return F.mse_loss(logits.view(-1), labels.view(-1).to(logits.dtype))
+        return F.cross_entropy(logits, labels.view(-1))
+
+    def half(self, *_: Any) -> Any:
+        """Not supported.
+
+        Raises:
+            TypeError: always.
+        """
+        raise _float32_alone("half()")
+
+    def bfloat16(self) -> Any:
+        """Not supported.
+
+        Raises:
+            TypeError: always.
+        """
+        raise _float32_alone("bfloat16()")
+
+    def double(self) -> Any:
+        """Not supported.
+
+        Raises:
+            TypeError: always.
+        """
+        raise _float32_alone("double()")
+
+    def float(self, *_: Any) -> Any:
+        """The model itself: it computes in float32 already."""
+        return self
+
+    def to(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Move the model to a device, as of every module.
+
+        Raises:
+            TypeError: a dtype other than float32 is asked for.
+        """
+        for value in (*args, *kwargs.values()):
+            dtype = value.dtype if isinstance(value, Tensor) else value
+            if isinstance(dtype, torch.dtype) and dtype != torch.float32:
+                raise _float32_alone(f"to({dtype})")
+        return super().to(*args, **kwargs)
 
     def summary(self, tokens: int = TOKENS) -> Summary:
         """What the ensemble costs for a sentence of so many tokens; printed, it is a table."""
-        assert self.config.member is not None
         return summarize(
-            BertConfig.from_dict(self.config.member),
+            check_settings(self.config),
             members=len(self.members),
             float_bits=FLOAT_BITS[self.config.quantization_config.remainder],
             tokens=tokens,
@@ -118,7 +166,8 @@ class BebertForSequenceClassification(PreTrainedModel):
         """As of every Hugging Face model, and every file is checked against the manifest first.
 
         Raises:
-            UserError: as by `check`.
+            UserError: as by `check`; or a tensor or a setting is missing, unexpected or does not
+                fit.
         """
         if pretrained_model_name_or_path is not None:
             check(pretrained_model_name_or_path, **kwargs)
@@ -127,17 +176,32 @@ class BebertForSequenceClassification(PreTrainedModel):
     def save_pretrained(
         self, save_directory: str | PathLike[Any], *args: Any, **kwargs: Any
     ) -> None:
-        """As of every Hugging Face model, with the manifest of all that is in the directory then.
+        """As of every Hugging Face model, with a manifest of all that is in the directory then.
 
-        A tokenizer saved before is listed in it; one saved later is not checked in loading.
+        A tokenizer that was saved before is listed in it; one that is saved later is not checked in
+        loading.
+
+        Args:
+            save_directory: where to write.
+            args: see `PreTrainedModel.save_pretrained`.
+            kwargs: likewise. With `push_to_hub=True`, all that `push_to_hub` takes is passed on to
+                it (`private`, `commit_message`, `revision`, `token`, ...).
+
+        Raises:
+            TypeError: with `push_to_hub=True`, an argument that neither of the two takes.
         """
         directory = Path(save_directory)
-        push = kwargs.pop("push_to_hub", False)
-        repository = kwargs.pop("repo_id", directory.name)
-        super().save_pretrained(directory, *args, **kwargs)
+        options = inspect.signature(PreTrainedModel.save_pretrained).bind(
+            self, directory, *args, **kwargs
+        )
+        hub = options.arguments.pop("kwargs", {})
+        push = options.arguments.pop("push_to_hub", False)
+        PreTrainedModel.save_pretrained(*options.args, **options.kwargs)
         write_manifest(directory)
         if push:  # not earlier: it takes the manifest along
-            self.push_to_hub(repository, token=kwargs.get("token"))
+            both = ("token", "max_shard_size")
+            hub |= {name: options.arguments[name] for name in both if name in options.arguments}
+            self.push_to_hub(hub.pop("repo_id", directory.name), **hub)
 
 
 def packed_model(
@@ -151,10 +215,16 @@ def packed_model(
 
     Args:
         members: binary BERTs of one shape, on the CPU.
-        alphas: the say of each.
+        alphas: the weight of each in the vote.
         labels: names of the classes; None for regression.
-        text_columns: one column of text, or two of a pair.
+        text_columns: one column of text, or the two of a pair.
         remainder: how all that is not binary is saved; in memory it is float32.
+
+    Returns:
+        The model, in eval mode.
+
+    Raises:
+        UserError: an argument does not fit, or a weight is not finite.
     """
     shape = members[0].config.to_dict()
     for name in ("id2label", "label2id", "_name_or_path", "quantization_config"):
@@ -179,24 +249,8 @@ def packed_model(
     return model.eval()
 
 
-def combine_logits(logits: Tensor, alphas: Tensor) -> Tensor:
-    """The logits of an ensemble, whose softmax is what `ensemble.aggregate.combine` gives.
-
-    For classification the log of the mean of the members' probabilities, weighted by `alphas`; for
-    regression (K = 1) the mean of their outputs. Of a single member its own logits. With every
-    alpha at 0 each member counts the same.
-
-    Args:
-        logits: [M, batch, K].
-        alphas: [M], >= 0.
-
-    Returns:
-        [batch, K].
-    """
-    if len(logits) == 1:
-        return logits[0]
-    alphas = alphas if alphas.any() else torch.ones_like(alphas)
-    weights = (alphas / alphas.sum())[:, None, None]
-    if logits.shape[-1] == 1:
-        return (weights * logits).sum(0)
-    return (logits.log_softmax(-1) + weights.log()).logsumexp(0)
+def _float32_alone(call: str) -> TypeError:
+    return TypeError(
+        f"a packed model computes in float32: .{call} is not supported, leave it out. In memory "
+        "and in the file its weights take one bit each already"
+    )

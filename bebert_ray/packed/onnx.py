@@ -1,12 +1,12 @@
-"""A packed ensemble as an ONNX graph, which stock engines run.
+"""A packed ensemble as an ONNX graph, for onnxruntime and other engines.
 
-Binary weights stay integers, activations are quantized by plain operators, and the output is what
-`BebertForSequenceClassification` gives. Needs the package `onnx` (extra `onnx`).
+Binary weights stay integers, activations are quantized by plain operators, and the output is that
+of `BebertForSequenceClassification`. Needs the package `onnx` (extra `onnx`).
 
-Engines sum in another order than torch, and an activation that lies on the border between two
-levels ends on the other one there. The logits of a trained six-layer model so differ by some
-thousandths, and by 0.05 at most on MRPC; those of torch with AVX2 and with AVX-512 by 0.008. Where
-classes are all but tied the prediction can be another: of 408 it was, for 2.
+Engines sum in another order than torch. An activation on the border between two levels can so get
+the other level. The logits of a trained six-layer model differ by some thousandths, and on MRPC by
+0.05 at most; those of torch with AVX2 and with AVX-512 differ by 0.008. Nearly tied predictions can
+change: 2 of 408 did.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import numpy as np
 import onnx
 import torch
 
+from bebert_ray.boosting.vote import shares
 from bebert_ray.errors import UserError
 from bebert_ray.packed.model import BebertForSequenceClassification
 from bebert_ray.packed.onnx_graph import Graph, WeightFormat, quantized
 from bebert_ray.storage.disk import write_file
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-ACTIVATIONS = {"GELUActivation": "Gelu", "ReLU": "Relu"}
+ACTIVATIONS = {"GELUActivation": "Gelu", "SignedGelu": "Gelu", "ReLU": "Relu"}
 """Operators of ONNX by the class of an activation function."""
 
 
@@ -34,13 +35,13 @@ def export_onnx(
     """Write a packed model as ONNX: int64 inputs [batch, tokens], float output [batch, K].
 
     Args:
-        model: the ensemble; a member without a say (alpha 0) is left out.
+        model: the ensemble; members of alpha 0 are left out.
         path: the file.
         weights: `bits`: one bit a weight, in plain ONNX; an engine makes floats of them when it
             opens the file. `nbits`: two bits, for onnxruntime from 1.23 on, which keeps them so.
 
     Raises:
-        UserError: the FFN has an activation function that is not known here, or the file cannot be
+        UserError: the FFN has an activation function without a counterpart, or the file cannot be
             written.
     """
     try:
@@ -52,27 +53,25 @@ def export_onnx(
 @torch.no_grad()
 def build_onnx(model: BebertForSequenceClassification, weights: WeightFormat) -> onnx.ModelProto:
     """The graph; see `export_onnx`."""
-    g, alphas, labels = Graph(weights), model.config.alphas, model.num_labels
-    if not any(alphas):
-        alphas = [1.0] * len(alphas)
-    pairs = [pair for pair in zip(model.members, alphas, strict=True) if pair[1] > 0]
-    logits = [_member(g, member) for member, _ in pairs]
-    say = np.array([alpha for _, alpha in pairs])
-    output = _combined(g, logits, say / say.sum(), labels)
+    g, labels = Graph(weights), model.num_labels
+    share = shares(model.config.alphas)
+    counted = np.flatnonzero(share).tolist()
+    logits = [_member(g, model.members[index]) for index in counted]
+    output = _combined(g, logits, share[counted], labels)
     return g.finish(INPUTS, output, labels)
 
 
-def _combined(g: Graph, logits: list[str], weights: np.ndarray, labels: int) -> str:
-    """See `model.combine_logits`."""
+def _combined(g: Graph, logits: list[str], share: np.ndarray, labels: int) -> str:
+    """The vote, see `torch_vote.combine_logits`."""
     if len(logits) == 1:
         return logits[0]
     first = g.integers(0)
     stacked = g.op("Concat", *(g.op("Unsqueeze", each, first) for each in logits), axis=0)
-    say = weights[:, None, None]
+    weights = share[:, None, None]
     if labels == 1:
-        return g.op("ReduceSum", g.op("Mul", stacked, g.constant(say)), first, keepdims=0)
-    shares = g.op("Add", g.op("LogSoftmax", stacked, axis=-1), g.constant(np.log(say)))
-    return g.op("ReduceLogSumExp", shares, first, keepdims=0)
+        return g.op("ReduceSum", g.op("Mul", stacked, g.constant(weights)), first, keepdims=0)
+    terms = g.op("Add", g.op("LogSoftmax", stacked, axis=-1), g.constant(np.log(weights)))
+    return g.op("ReduceLogSumExp", terms, first, keepdims=0)
 
 
 def _member(g: Graph, member: Any) -> str:
@@ -107,7 +106,7 @@ def _embeddings(g: Graph, embeddings: Any) -> str:
 
 
 def _attention(g: Graph, x: str, attention: Any, padding: str) -> str:
-    """See `quant.attention.scores_attention`."""
+    """See `nn.attention.scores_attention`."""
     size, quantizers = attention.attention_head_size, attention.quantizers
     heads = g.integers(0, 0, attention.num_attention_heads, size)
 

@@ -1,4 +1,4 @@
-"""ONNX graphs, a node after another, and what quantizers and packed weights become in them.
+"""ONNX graphs, built node by node, with quantizers and packed weights as operators.
 
 Needs the package `onnx` (extra `onnx`).
 """
@@ -34,7 +34,7 @@ WeightFormat = Literal["bits", "nbits"]
 
 
 class Graph:
-    """A graph in the making. Values go by their names, which `op` and `constant` give."""
+    """A graph under construction. `op` and `constant` return the names of values."""
 
     def __init__(self, weights: WeightFormat):
         self.weights = weights
@@ -86,10 +86,10 @@ class Graph:
     def binary_product(self, x: str, tables: list[tuple[Tensor, Tensor]]) -> str:
         """``x @ weight.T``, the weight the sum of tables of signs, each with its scales.
 
-        As `bits` a weight takes one bit in the file. It is looked up in a table of all bytes, an
-        expression of constants, which an engine evaluates when it opens the file: in memory
-        weights are floats, and there is one product for all tables. As `nbits` they are 2-bit
-        codes and stay so, with a MatMulNBits of onnxruntime for each table.
+        With `bits` a weight takes one bit in the file. Bytes index a table of signs, an expression
+        of constants, which an engine evaluates when it opens the file: in memory weights are
+        floats, and there is one product for all tables. With `nbits` weights are 2-bit codes, also
+        in memory, with a MatMulNBits of onnxruntime for each table.
         """
         if self.weights == "bits":
             scaled = [
@@ -149,7 +149,7 @@ class Graph:
 
 
 def quantized(g: Graph, x: str, quantizer: nn.Module) -> str:
-    """What a quantizer makes of x, see `quant.functions` and `quant.binary`."""
+    """The output of a quantizer for x, see `nn.functions` and `nn.binary`."""
     return _QUANTIZERS[type(quantizer)](g, x, quantizer)
 
 

@@ -1,4 +1,4 @@
-"""What a model costs, for people: by kind of layer, in all, and against full precision."""
+"""The costs of an ensemble as one value, and as tables for people."""
 
 from __future__ import annotations
 
@@ -9,41 +9,30 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
 from transformers import BertConfig
 
-from bebert_ray.config import Config
-from bebert_ray.config.recipes import activation_bits
-from bebert_ray.config.schema import FULL_WIDTH
+from bebert_ray.errors import UserError
 from bebert_ray.nn.bert import outline
 from bebert_ray.nn.costs import TOKENS, Cost, Total, costs, total
+from bebert_ray.nn.shape import Shape
 
-MODEL_SIZES: dict[str, dict[str, Any]] = {
-    "bert-base": {},
-    "bert-large": {
-        "hidden_size": 1024,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "intermediate_size": 4096,
-    },
-}
-"""What the configurations of published checkpoints differ in from BERT-base, uncased."""
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What an ensemble costs.
+    """The costs of an ensemble.
 
     Attributes:
         tokens: length of the sentence that operations are counted for.
         float_bits: width of what stays a float in the file.
-        layers: of one member; those that differ in their number alone are added up, and a `*`
-            stands for it.
-        counts: how many layers each of these is.
-        members: how many there are.
+        layers: of one member; layers that differ only in their number are added up, and a `*`
+            stands for the number.
+        counts: the number of layers that each of these adds up.
+        members: the number of members.
         ensemble: all of them together.
         full: a model of the same checkpoint in full precision, in 32 bits.
         files: bytes on disk by name of the file; None if there are no files.
@@ -62,11 +51,11 @@ class Summary:
 
     def __str__(self) -> str:
         text = io.StringIO()
-        print_summary(self, Console(file=text, width=120))
+        print_summary(self, file=text)
         return text.getvalue()
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, with what follows from it, in JSON's types."""
+        """All fields, with derived figures, in JSON's types."""
         layers = [
             asdict(cost)
             | {"count": count, "bit_operations": cost.bit_operations, "flops": cost.flops}
@@ -86,18 +75,25 @@ def summarize(
     tokens: int = TOKENS,
     directory: Path | None = None,
 ) -> Summary:
-    """Count what members of a shape cost; no weights are needed.
+    """Count the costs of members of a shape; no weights are needed.
 
     Args:
-        member: the configuration of a member, see `models.bert.outline`.
-        members: how many there are.
-        float_bits: width in which the file has its floats.
+        member: the configuration of a member, see `nn.bert.outline`.
+        members: the number of members.
+        float_bits: bits of a float in the file.
         tokens: length of a sentence.
         directory: of the packed model, if there is one.
+
+    Example:
+        >>> config = BertConfig()
+        >>> Shape(0.5, "split", 8).write_to(config)
+        >>> summary = summarize(config, members=2, float_bits=16)
+        >>> round(summary.full.bytes / summary.ensemble.bytes, 1)
+        12.3
     """
     every = costs(outline(member), tokens, float_bits)
     full = copy.deepcopy(member)
-    full.width, full.weights, full.activation_bits = 1.0, "full", None
+    Shape().write_to(full)
     layers, counts = _grouped(every)
     return Summary(
         tokens=tokens,
@@ -113,7 +109,7 @@ def summarize(
 
 
 def stored_bytes(directory: Path) -> dict[str, int]:
-    """What the tensors of a packed model take in its file.
+    """The bytes that tensors of a packed model take in its file.
 
     Returns:
         Bytes of the binary `weights`, their `scales` and the `floats`, without those of members
@@ -131,24 +127,26 @@ def stored_bytes(directory: Path) -> dict[str, int]:
     return sizes | {"file": path.stat().st_size}
 
 
-def member_config(config: Config, encoder: BertConfig) -> BertConfig:
-    """The configuration that members of a run would have.
+def print_summary(
+    summary: Summary, console: Console | None = None, file: IO[str] | None = None
+) -> None:
+    """Print tables: a member by kinds of layers, then the ensemble against full precision.
 
     Args:
-        config: of the run.
-        encoder: of the checkpoint that it starts from.
+        summary: what to print.
+        console: where; None for one of 120 columns on `file`.
+        file: where to, without a console; None for stdout.
+
+    Raises:
+        UserError: the package rich is not installed.
     """
-    member, binary = copy.deepcopy(encoder), config.binary
-    member.width, member.activation_bits = config.width, activation_bits(config.bits)
-    member.weights = "binary" if config.bits in FULL_WIDTH else "split"
-    member.elastic = binary.activations == "elastic"
-    member.softmax = binary.attention == "softmax"
-    member.two_sets = binary.two_sets
-    return member
+    try:
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError as error:
+        raise UserError("a summary is printed with the package rich: pip install rich") from error
 
-
-def print_summary(summary: Summary, console: Console) -> None:
-    """Tables: a member by kinds of layers, then the ensemble beside full precision."""
+    console = console or Console(file=file, width=120)
     table = Table(title=f"one member, a sentence of {summary.tokens} tokens", title_justify="left")
     table.add_column("layer", no_wrap=True)
     for name in ("layers", "W", "A", "numbers, K", "packed, KB", "MACs, M", "bit ops, G"):

@@ -1,1 +1,1 @@
-"""A run: what is made of what, where it lies, and what is due. No Ray here."""
+"""A run: its steps, what each depends on, where each result is stored, what is due. No Ray."""

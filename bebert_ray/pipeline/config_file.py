@@ -1,4 +1,4 @@
-"""The configuration that a run keeps in its directory: `config.yaml`, with a checksum on top."""
+"""The configuration in a run directory: `config.yaml`, with a checksum in its first line."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import hashlib
 from bebert_ray.config.load import parse_config, to_yaml
 from bebert_ray.config.schema import Config
 from bebert_ray.errors import UserError
+from bebert_ray.pipeline.layout import CONFIG
 from bebert_ray.storage import Location, read, write_atomic
 
-CONFIG = "config.yaml"
 HEAD = "# The settings of this run. SHA-256 of the lines below: "
 
 
@@ -24,7 +24,7 @@ def keep_config(config: Config, run: Location) -> None:
 
 
 def kept_config(run: Location) -> Config:
-    """The configuration in the run directory; without a checksum if a person has written it.
+    """The configuration in a run directory; a file that a person has written has no checksum.
 
     Raises:
         FileNotFoundError: there is none.

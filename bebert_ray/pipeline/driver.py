@@ -12,12 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from bebert_ray.boosting.vote import combine, staged
 from bebert_ray.config import to_dict
-from bebert_ray.config.recipes import MODEL, kind_of
+from bebert_ray.config.recipes import kind_of
 from bebert_ray.data.columns import Columns
-from bebert_ray.data.metrics import evaluate, is_no_better_than_chance
-from bebert_ray.pipeline.members import Ensemble, member_steps
+from bebert_ray.data.metrics import is_no_better_than_chance, primary
+from bebert_ray.nn.bert import load_model
+from bebert_ray.nn.margins import encoder_bits, share_differing
+from bebert_ray.pipeline.diagnostics import baselines, diversity
+from bebert_ray.pipeline.evaluate import ensemble_predictions, predictions, staged_scores
+from bebert_ray.pipeline.layout import DATA, MODEL
+from bebert_ray.pipeline.members import Ensemble, Member, member_steps
 from bebert_ray.pipeline.prepare import Prepared, load_splits
 from bebert_ray.pipeline.results import Model, Packed, Results
 from bebert_ray.pipeline.steps import Step, model_step, stage_step
@@ -90,13 +94,13 @@ class Run:
         Returns:
             The steps that can be taken now, and could not before.
         """
-        if step.stage == MODEL:
+        if step.kind == "model":
             self.model = artifact
             return []
         if step.member is not None:
             trained, due = self.trained, self.ensemble.advance(step, artifact, logits, new)
             return due + self._last() if self.trained and not trained else due
-        self.parents[step.stage] = artifact
+        self.parents[step.name] = artifact
         for stage in self.kind.stages:
             if stage.name not in self.parents:
                 return [stage_step(self.prepared, stage, self.parents)]
@@ -121,19 +125,19 @@ def found(step: Step) -> tuple[Artifact, Logits] | Miss:
 
 
 def make_plan(prepared: Prepared) -> dict[str, str]:
-    """What will happen to each step, by name; changes nothing.
+    """The state of each step before a run, by name; changes nothing.
 
     Returns:
         "done", "run" (and why or from where, if something is there), or "not needed".
     """
     stages = [stage.name for stage in kind_of(prepared.config).stages]
     last = [] if prepared.config.export.remainder == "none" else [MODEL]
-    plan = dict.fromkeys(["data", *stages, *member_steps(prepared.config), *last], "run")
+    plan = dict.fromkeys([DATA, *stages, *member_steps(prepared.config), *last], "run")
     if prepared.config.fresh:
         return plan
     data = prepared.find_data()
-    plan["data"] = _state(data)
-    looked_at = {"data"}
+    plan[DATA] = _state(data)
+    looked_at = {DATA}
     if isinstance(data, Miss):
         return plan
     run = Run(prepared, load_splits(prepared))
@@ -153,15 +157,24 @@ def make_plan(prepared: Prepared) -> dict[str, str]:
 
 
 def results(run: Run) -> Results:
-    """Evaluate the ensemble of a run that is finished."""
+    """The figures of a run that is finished."""
     prepared, ensemble = run.prepared, run.ensemble
     members, config = ensemble.members, prepared.config
-    scores = _staged_scores(ensemble)
+    task, dev = prepared.task, next(iter(prepared.corpus.dev))
+    logits = {split: [member.logits[split] for member in members] for split in run.splits}
+    alphas = [member.alpha for member in members]
+    scores = {
+        split: staged_scores(task, logits[split], alphas, columns.labels)
+        for split, columns in run.splits.items()
+    }
+    predicted = ensemble_predictions(task, logits[dev], alphas)
+    said = [predictions(task, each) for each in logits[dev]]
+    common = _bits_in_common(members)
     return Results(
         run=str(prepared.directory),
-        task=prepared.task.name,
-        metrics=prepared.task.metrics,
-        classes=prepared.task.labels,
+        task=task.name,
+        metrics=task.metrics,
+        classes=task.labels,
         dev=tuple(prepared.corpus.dev),
         selection=config.selection,
         seed=config.seed,
@@ -171,50 +184,78 @@ def results(run: Run) -> Results:
             if stage.section is not None  # what has not been trained has its parent's scores
         },
         members=[
-            replace(_model(member.name, member.artifact), alpha=member.alpha, error=member.error)
+            replace(
+                _model(member.name, member.artifact),
+                alpha=member.alpha,
+                error=member.error,
+                flipped=member.artifact.facts.get("flipped"),
+            )
             for member in members
         ],
         staged=[{split: scores[split][m] for split in run.splits} for m in range(len(members))],
-        predictions=_predictions(ensemble),
-        note="; ".join(filter(None, [ensemble.note, *_weak(run)])),
+        predictions=list(zip(run.splits[dev].labels.tolist(), predicted, strict=True)),
+        note="; ".join(filter(None, [ensemble.note, *_weak(run), *_alike(members, common)])),
         packed=_packed(run.model),
         config=to_dict(config),
         versions=versions() | {"ray": version("ray")},
+        member_predictions=said,
+        bits_in_common=common,
+        diagnostics={} if task.is_regression else diversity(run.splits[dev].labels, said),
+        baselines=_baselines(run, said, predicted),
     )
 
 
+def _baselines(
+    run: Run, said: list[list[float]], predicted: list[float]
+) -> dict[str, dict[str, float | None]]:
+    """The checkpoint that members start from, and the best of them by its held-out score."""
+    task, metric = run.prepared.task, primary(run.prepared.task)
+    dev = next(iter(run.prepared.corpus.dev))
+    labels = None if task.is_regression else run.splits[dev].labels
+    start = run.parents[run.kind.start]
+    members = run.ensemble.members
+    held_out = [member.artifact.facts["scores"]["selection"][metric] for member in members]
+    best = int(np.argmax(held_out))
+    named = {
+        run.kind.start: (start, predictions(task, load_logits(fetch(start.location).path)[dev])),
+        f"best member ({members[best].name})": (members[best].artifact, said[best]),
+    }
+    return baselines(
+        {name: artifact.facts["scores"][dev][metric] for name, (artifact, _) in named.items()},
+        labels,
+        predicted,
+        {name: each for name, (_, each) in named.items()},
+    )
+
+
+def _bits_in_common(members: list[Member]) -> list[list[float]]:
+    """Of each pair, the share of the encoder's binary weights with the same sign."""
+    if any("flipped" not in member.artifact.facts for member in members):
+        return []  # made by an earlier version, or no model at all
+    bits = [encoder_bits(load_model(fetch(member.artifact.location).path)) for member in members]
+    return [[1 - share_differing(one, other) for other in bits] for one in bits]
+
+
+def _alike(members: list[Member], common: list[list[float]]) -> Iterator[str]:
+    """A note on each member that has the bits of its start, or of a member before it."""
+    for number, member in enumerate(members):
+        if member.artifact.facts.get("flipped") == 0:
+            yield f"{member.name} has the bits of the checkpoint it started from: none flipped"
+        for earlier in range(number if common else 0):
+            if common[number][earlier] == 1:
+                yield f"{member.name} and {members[earlier].name} have the same bits"
+                break
+
+
 def _weak(run: Run) -> Iterator[str]:
-    """Who has learnt nothing, by the selection split: members, and what they started from."""
+    """A note on each member, and on the model they start from, that is no better than chance."""
     start = run.kind.start
     logits = {start: load_logits(fetch(run.parents[start].location).path)}
     logits |= {member.name: member.logits for member in run.ensemble.members}
-    for name, predictions in logits.items():
+    for name, by_split in logits.items():
         columns, task = run.splits["selection"], run.prepared.task
-        if is_no_better_than_chance(task, predictions["selection"], columns.labels):
+        if is_no_better_than_chance(task, by_split["selection"], columns.labels):
             yield f"{name} is no better than chance on the selection split"
-
-
-def _staged_scores(ensemble: Ensemble) -> dict[str, list[dict[str, float]]]:
-    """Metrics of the ensemble of the first 1, 2, ... members, by split."""
-    alphas = [member.alpha for member in ensemble.members]
-    logits = [member.logits for member in ensemble.members]
-    return {
-        split: [
-            evaluate(ensemble.prepared.task, scores, columns.labels)
-            for scores in staged(np.stack([member[split] for member in logits]), alphas)
-        ]
-        for split, columns in ensemble.splits.items()
-    }
-
-
-def _predictions(ensemble: Ensemble) -> list[tuple[float, float]]:
-    """Label and prediction for every example of the main reported split."""
-    task, split = ensemble.prepared.task, next(iter(ensemble.prepared.corpus.dev))
-    logits = np.stack([member.logits[split] for member in ensemble.members])
-    scores = combine(logits, [member.alpha for member in ensemble.members])
-    predictions = scores[:, 0] if task.is_regression else scores.argmax(axis=1)
-    labels = ensemble.splits[split].labels
-    return list(zip(labels.tolist(), predictions.tolist(), strict=True))
 
 
 def _model(name: str, artifact: Artifact) -> Model:

@@ -1,14 +1,14 @@
-"""The members of an ensemble: which are due, with which weights, and what say each one gets.
+"""The members of an ensemble: which steps are due, with which sample weights, and the alphas.
 
-No Ray here: the state of an ensemble follows from what its members predict alone, and so a plan and
-a run, a first run and a resumed one, walk the same way.
+No Ray here. The state of an ensemble follows from the predictions of its members alone. So a plan
+and a run, a first run and a resumed one, come to the same steps.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,9 @@ from bebert_ray.boosting.adaboost import Boost
 from bebert_ray.boosting.rounds import Predictions, Weights, boost_round, member_weight
 from bebert_ray.config import Config
 from bebert_ray.data.columns import Columns
+from bebert_ray.pipeline.layout import Layout, member_name
 from bebert_ray.pipeline.prepare import Prepared
-from bebert_ray.pipeline.steps import Step, member_name, member_step
+from bebert_ray.pipeline.steps import Step, member_step
 from bebert_ray.storage import Artifact, Location, keep
 from bebert_ray.training.work import Logits
 
@@ -37,9 +38,9 @@ class Member:
     Attributes:
         name: such as `member 000`.
         artifact: its model.
-        logits: what it predicts, [n, K] by split.
-        alpha: its say in the vote.
-        error: the weighted error that gave the say; None for bagging.
+        logits: float32 [n, K] by split.
+        alpha: its weight in the vote, at least 0; see `vote_alphas`.
+        error: the weighted error that alpha follows from; None for bagging.
     """
 
     name: str
@@ -49,35 +50,44 @@ class Member:
     error: float | None = None
 
 
+def vote_alphas(members: Sequence[Member]) -> list[float]:
+    """The weights of the members in the vote, [M]; all 1 if each has an alpha of 0.
+
+    So has an ensemble whose only member is no better than chance.
+    """
+    alphas = [member.alpha for member in members]
+    return alphas if any(alphas) else [1.0] * len(alphas)
+
+
 class Ensemble:
-    """An ensemble in the making: begin with `start`, and `advance` with what each step has made.
+    """The state of an ensemble in training: `start` it, then `advance` it with each finished step.
 
-    Member i of N trains in R rounds. Let W[r][i] be the weights at which boosting arrives from
-    uniform ones with the predictions that members 0 .. i-1 make at the end of round r, one after
-    another. Then
+    Member i of N trains in R rounds. W[r][i] are the sample weights after boosting has processed
+    the predictions of members 0 .. i-1 at the end of round r, one after another, from uniform
+    weights on.
 
-    * sequential boosting has one round, and member i trains with W[0][i], once the members before
-      it are done. This is AdaBoost.
-    * pipelined boosting has all members train at once. Round 0 is trained with uniform weights,
-      round r by member i with W[r-1][i]: it learns from the errors that the members before it made
-      a round ago, while they learn on. The alphas come from the last round's predictions, in one
-      pass that is sequential boosting's own. What differs from AdaBoost is that the errors a
-      member learns from are a round old, and that a member no better than chance does not end the
-      boosting: the others are trained already, so it is left out.
-    * bagging has one round, and each member its own bootstrap sample.
+    * Sequential boosting has one round: member i trains with W[0][i], after the members before it.
+      This is AdaBoost.
+    * Pipelined boosting trains all members at the same time: round 0 with uniform weights, round r
+      of member i with W[r-1][i]. A member learns from errors that the members before it made a
+      round earlier. The alphas follow from the predictions of the last round, in one pass as in
+      sequential boosting. Two things differ from AdaBoost: the errors are one round old, and a
+      member no better than chance does not end boosting, since the members after it are trained
+      already; it is left out.
+    * Bagging has one round, and a bootstrap sample for each member.
 
-    Nobody waits for a member behind him, so any number of workers, also a single one, can train a
-    pipelined ensemble, and comes to the same bits.
+    A round of a member depends only on members before it. So any number of workers, one included,
+    can train a pipelined ensemble, with results equal to the bit.
 
     Args:
         prepared: the run.
         splits: its examples by split.
-        parents: the finished stages by name.
-        report: told, in events, of errors and alphas.
+        parents: the artifacts of the shared stages, by name.
+        report: called with the events of errors and alphas.
 
     Attributes:
-        members: those that are there, in order; all of them once `finished`.
-        finished: whether nothing is left to be done.
+        members: the finished members of the ensemble, in order; all of them once `finished`.
+        finished: whether no step is left.
     """
 
     def __init__(
@@ -97,32 +107,38 @@ class Ensemble:
         rng = np.random.default_rng([prepared.config.seed, n])
         self._fold_of = rng.permutation(n) % self._config.folds  # of each training example
         self._uniform = Weights.uniform(n, len(splits["selection"]))
-        # Of each round: how many members have been passed, one after another, and W[r][passed].
+        # Of each round: how many members boosting has processed, and W[r][that many].
         self._passed = [0] * self._rounds
         self._weights = [self._uniform] * self._rounds
-        # By round, member and fold; kept until the member is passed.
+        # By round, member and fold; kept until boosting has processed the member.
         self._made: dict[tuple[int, int, int | None], tuple[Artifact, Logits]] = {}
-        # What each member trains with, a row a round.
+        # Sample weights of each member, a row for each round.
         self._rows: dict[int, list[NDArray[np.float64]]] = {}
         self._rejected: list[Member] = []
 
     @property
     def note(self) -> str:
-        """Why there are fewer members than asked for; empty if there are not."""
+        """Why the ensemble has fewer members than configured; empty if it has all."""
         return "; ".join(self._notes)
 
     def start(self) -> list[Step]:
-        """The steps to begin with."""
+        """The first steps."""
         first = 1 if self._config.schedule == "sequential" else self._config.members
         return [step for member in range(first) for step in self._steps(member, self._uniform)]
 
     def advance(
         self, step: Step, artifact: Artifact, logits: Logits, new: bool = True
     ) -> list[Step]:
-        """Take in what a step has made; what comes of a `new` one is reported.
+        """Process a finished step.
+
+        Args:
+            step: the step.
+            artifact: what it made.
+            logits: float32 [n, K] by split.
+            new: whether to report errors and alphas that follow.
 
         Returns:
-            The steps that can be taken now, and could not before.
+            The steps that have become due.
         """
         assert step.member is not None
         self._made[step.round, step.member, step.fold] = (artifact, logits)
@@ -136,7 +152,7 @@ class Ensemble:
         return all((round, member, k) in self._made for k in (None, *self._config.judges))
 
     def _pass(self, round: int, report: Report) -> list[Step]:
-        # The member that is next in this round: its say, the weights after it, what it frees.
+        # Process the next member of this round: its alpha, the weights after it, the steps now due.
         member, before = self._passed[round], self._weights[round]
         self._passed[round] += 1
         artifact, logits = self._made.pop((round, member, None))
@@ -162,7 +178,7 @@ class Ensemble:
         if last and self._passed[round] == self._config.members:
             self.finished = True
         if self.finished and not self.members:
-            self.members = self._rejected[:1]  # the only one there is, for what it is worth
+            self.members = self._rejected[:1]  # an ensemble has one member at least
         if not last:
             return self._steps(member, before)
         if self._config.schedule == "sequential" and not self.finished:
@@ -185,7 +201,7 @@ class Ensemble:
             outcome = f"boosting ends {end} it" if sequential else "it is left out"
             reason = f"no better than chance (weighted error {boost.error:.3f})"
             self._notes.append(f"{made.name} is {reason}: {outcome}")
-            self._rejected.append(replace(made, alpha=1.0))
+            self._rejected.append(made)
             self.finished = sequential
             return
         self.members.append(made)
@@ -207,22 +223,23 @@ class Ensemble:
 
 
 def member_steps(config: Config) -> list[str]:
-    """Names of all steps that members may take, in order."""
+    """Names of all steps of members that a run may have, in order."""
     names = []
     for member in range(config.ensemble.members):
-        name = member_name(member)
-        names += [f"{name} round {round}" for round in range(config.rounds - 1)]
-        names += [name, *(member_name(member, fold) for fold in config.ensemble.judges)]
+        names += [member_name(member, round=round) for round in range(config.rounds - 1)]
+        names += [member_name(member, fold) for fold in (None, *config.ensemble.judges)]
     return names
 
 
 def keep_weights(step: Step, directory: Location) -> bool:
-    """Keep what a member trains with where people can look at it: `weights/<step>.npy`, [n].
+    """Write the sample weights of the step's last round to `weights/`, a NumPy file [n].
 
     Returns:
-        Whether the file was there, as it should be.
+        Whether the file was there already, with the same content.
     """
-    assert step.sample_weight is not None
+    assert step.member is not None and step.sample_weight is not None
     buffer = io.BytesIO()
     np.save(buffer, step.sample_weight[-1])
-    return keep(directory / "weights" / f"{step.path.name}.npy", buffer.getvalue())
+    round = step.round if step.kind == "round" else None
+    place = Layout(directory).weights_of(step.member, step.fold, round)
+    return keep(place, buffer.getvalue())

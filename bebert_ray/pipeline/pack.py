@@ -1,4 +1,4 @@
-"""From the members of a finished run to a packed model: written, loaded, scored, described."""
+"""The packed model of a finished run: written, loaded again, scored, and described in a card."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from bebert_ray.boosting.vote import combine
-from bebert_ray.data.metrics import evaluate
-from bebert_ray.nn.bert import load_model, load_tokenizer
+from bebert_ray.nn.bert import load_model
+from bebert_ray.nn.checkpoint import load_tokenizer
 from bebert_ray.packed.manifest import CARD
 from bebert_ray.packed.model import BebertForSequenceClassification, packed_model
 from bebert_ray.packed.summary import stored_bytes
+from bebert_ray.pipeline.evaluate import ensemble_scores
+from bebert_ray.pipeline.layout import Layout
 from bebert_ray.pipeline.model_card import model_card
 from bebert_ray.storage import Artifact, Location, commit, fetch
 from bebert_ray.training.fit import predict
@@ -21,17 +22,17 @@ from bebert_ray.training.work import Logits, Work, load_logits, versions
 
 
 def leave_packed(work: Work, path: Location, stage: str, inputs: dict[str, Any]) -> Artifact:
-    """Leave the packed ensemble of a run at `path`.
+    """Pack the ensemble of a run into an artifact at `path`.
 
-    What is in the file is loaded and scored before it counts as made: the figures are its own.
+    The file is loaded again before the artifact is complete: its scores are those of the file.
 
     Args:
         work: see `Work`.
         path: directory of the artifact.
         stage: name of the step.
-        inputs: all that it depends on, see `ensemble.steps.model_step`: the names of the `members`
-            in their directory, `alphas`, `remainder`, `labels`, `text_columns`, `max_length` and
-            the `config` to show, among others.
+        inputs: all that the artifact depends on, see `pipeline.steps.model_step`: the directories
+            of the `members`, `alphas`, `remainder`, `labels`, `text_columns`, `max_length` and the
+            `config` for the card, among others.
 
     Returns:
         The artifact: a packed model with tokenizer, manifest and model card. Its facts hold
@@ -39,7 +40,7 @@ def leave_packed(work: Work, path: Location, stage: str, inputs: dict[str, Any])
         and those it had when it was trained), `bytes` (see
         `summary.stored_bytes`), `seconds` and `versions`.
     """
-    members = [fetch(work.directory / "members" / name) for name in inputs["members"]]
+    members = [fetch(Layout(work.directory).members / name) for name in inputs["members"]]
     facts: dict[str, Any] = {}
 
     def write(draft: Path) -> Mapping[str, Any]:
@@ -72,16 +73,15 @@ def leave_packed(work: Work, path: Location, stage: str, inputs: dict[str, Any])
 def _score(
     work: Work, model: BebertForSequenceClassification, trained: list[Logits]
 ) -> tuple[dict[str, dict[str, float]], float]:
-    """The ensemble's metrics by split, and how far a logit of a member is off at the most."""
+    """The ensemble's metrics by split, and the largest difference to a logit in training."""
     size = work.config.training.eval_batch_size
     splits = {"selection": work.splits.selection, **work.splits.dev}
     scores, difference = {}, 0.0
     for name, columns in splits.items():
-        # Here alone: helpers know the trained members, not the packed ones.
+        # In this process alone: others have the trained members, not the packed ones.
         logits = np.stack([predict(work.place(each), columns, size) for each in model.members])
         before = np.stack([each[name] for each in trained])
         difference = max(difference, float(np.abs(logits - before).max(initial=0.0)))
-        scores[name] = evaluate(
-            work.splits.task, combine(logits, model.config.alphas), columns.labels
-        )
+        task, alphas = work.splits.task, model.config.alphas
+        scores[name] = ensemble_scores(task, logits, alphas, columns.labels)
     return scores, difference

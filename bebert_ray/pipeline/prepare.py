@@ -1,4 +1,4 @@
-"""What can be known and checked before any work starts: data, checkpoint, run directory."""
+"""The checks before a run: its data, its checkpoint, its directory; and the tokenised examples."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 
 from bebert_ray.config import Config, differing_keys, to_dict
-from bebert_ray.config.recipes import MODEL, STAGE_NAMES
 from bebert_ray.config.schema import Precision
 from bebert_ray.data.columns import Columns, load_columns, save_columns, tokenize
 from bebert_ray.data.corpus import Corpus
 from bebert_ray.data.holdout import split_holdout
-from bebert_ray.data.sources import load_corpus
+from bebert_ray.data.sources import Source, load_corpus
 from bebert_ray.data.tasks import Task
 from bebert_ray.errors import UserError
-from bebert_ray.nn.bert import Checkpoint, find_checkpoint, load_encoder, load_tokenizer
-from bebert_ray.pipeline.config_file import CONFIG, keep_config, kept_config
+from bebert_ray.nn.checkpoint import Checkpoint, find_checkpoint, load_encoder, load_tokenizer
+from bebert_ray.pipeline.config_file import keep_config, kept_config
+from bebert_ray.pipeline.layout import COLUMNS, CONFIG, DATA, LEFT, LOCK, ROWS, Layout
 from bebert_ray.storage import (
     Artifact,
     Location,
@@ -39,18 +39,11 @@ from bebert_ray.storage import (
 from bebert_ray.storage.artifacts import RECORD
 from bebert_ray.training.precision import fast_precision
 
-# Keys that a run may change and go on with what it has: they touch the members alone, or no figure.
+# Keys that may change in a run directory: they affect the members alone, or no figure.
 FREE_KEYS = (
     *("ensemble.", "member.", "export.", "resources.", "output", "fresh"),
     *("training.eval_batch_size", "training.checkpoint_every"),
 )
-# What a run leaves in its directory, beside its configuration.
-DATA = "data"
-LEFT = {
-    *(DATA, *STAGE_NAMES, "members", "weights", "checkpoints", MODEL),
-    *("metrics.jsonl", "tensorboard", "logs", "results.json", "scores.png", "report.html"),
-}
-LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -61,8 +54,8 @@ class Prepared:
         config: the configuration.
         directory: the run directory.
         corpus: the examples as text.
-        checkpoint: the encoder to start from.
-        data: what the tokenised examples depend on, as JSON.
+        checkpoint: the pretrained encoder.
+        data: all that the tokenised examples depend on, as JSON.
     """
 
     config: Config
@@ -73,16 +66,21 @@ class Prepared:
 
     @property
     def task(self) -> Task:
-        """The run's task, with the labels that its data have."""
+        """The task, with the labels that the data have."""
         return self.corpus.task
 
+    @property
+    def layout(self) -> Layout:
+        """Where each thing is in the run directory."""
+        return Layout(self.directory)
+
     def find_data(self) -> Artifact | Miss:
-        """The tokenised examples, if an earlier run has left them."""
-        return find(self.directory / DATA, self.data)
+        """The tokenised examples, if they are there."""
+        return find(self.layout.data, self.data)
 
 
 def prepare(config: Config, tables: Mapping[str, Any] | None = None) -> Prepared:
-    """Load and check all input of a run, and that its directory is free or its own; writes nothing.
+    """Load and check all input of a run, and its directory; writes nothing.
 
     `training.precision: auto` is resolved here: the run's own precision if it has begun, else what
     this machine is fast in.
@@ -92,12 +90,21 @@ def prepare(config: Config, tables: Mapping[str, Any] | None = None) -> Prepared
         tables: examples in memory in place of files, see `data.sources.load_corpus`.
 
     Raises:
-        UserError: anything is wrong with the data, the checkpoint or the run directory.
+        UserError: the data, the checkpoint or the run directory cannot be used.
     """
     directory = _run_directory(config)
     config = _with_precision(config, directory)
     _check_directory(directory, config)
-    corpus = load_corpus(config.task, config.data, config.seed)
+    data_config = config.data
+    source = Source(
+        path=data_config.path,
+        dev_path=data_config.dev_path,
+        text_columns=data_config.text_columns,
+        label_column=data_config.label_column,
+        kind=data_config.kind,
+        max_train=data_config.max_train,
+    )
+    corpus = load_corpus(config.task, source, config.seed, tables)
     checkpoint = find_checkpoint(config.model)
     # Workers may have another working directory.
     checkpoint = replace(checkpoint, path=checkpoint.path.absolute())
@@ -125,15 +132,15 @@ def _with_precision(config: Config, directory: Location) -> Config:
 
 
 def open_run(prepared: Prepared) -> dict[str, Columns]:
-    """Enter the run directory, whose lock is held, and empty it if the run starts afresh.
+    """Prepare the run directory, whose lock the caller holds; empty it if `fresh` is set.
 
     Drafts of processes that were killed are deleted.
 
     Returns:
-        The splits `train`, `selection` and those of dev, tokenised now or in an earlier run.
+        The splits `train`, `selection` and those of dev, tokenised now or by an earlier run.
 
     Raises:
-        UserError: the directory has become another run's meanwhile, or cannot be written.
+        UserError: the directory belongs to another run now, or cannot be written.
     """
     directory, config = prepared.directory, prepared.config
     _check_directory(directory, config)
@@ -148,12 +155,11 @@ def open_run(prepared: Prepared) -> dict[str, Columns]:
 
 
 def load_splits(prepared: Prepared) -> dict[str, Columns]:
-    """The tokenised splits, which must be there."""
-    return load_columns(fetch(prepared.directory / DATA).path / "columns.safetensors")
+    """The tokenised splits, by name; they must be there."""
+    return load_columns(fetch(prepared.layout.data).path / COLUMNS)
 
 
 def _tokenise(prepared: Prepared) -> None:
-    # Beside the columns, `rows.json` keeps which rows of the corpus train and selection are.
     config, corpus = prepared.config, prepared.corpus
     tokenizer: Any = load_tokenizer(prepared.checkpoint)
     length = config.data.max_length
@@ -170,12 +176,12 @@ def _tokenise(prepared: Prepared) -> None:
     splits = {"train": train.take(rows), "selection": selection, **dev}
 
     def write(draft: Path) -> Mapping[str, Any]:
-        save_columns(splits, draft / "columns.safetensors")
+        save_columns(splits, draft / COLUMNS)
         kept = {"train": rows.tolist(), "selection": held_out.tolist()}
-        (draft / "rows.json").write_text(json.dumps(kept))
+        (draft / ROWS).write_text(json.dumps(kept))
         return {"examples": {name: len(columns) for name, columns in splits.items()}}
 
-    commit(prepared.directory / DATA, "data", prepared.data, write)
+    commit(prepared.layout.data, DATA, prepared.data, write)
 
 
 def _run_directory(config: Config) -> Location:
@@ -193,7 +199,7 @@ def _run_directory(config: Config) -> Location:
 
 
 def _check_directory(directory: Location, config: Config) -> None:
-    """Refuse a directory with anything in it that is not of this run, or of one to start over."""
+    """Refuse a directory that holds anything but this run, or a run to start over."""
     try:
         there = names(directory) - {LOCK}
     except UserError as error:
@@ -204,7 +210,7 @@ def _check_directory(directory: Location, config: Config) -> None:
     # Without its configuration a run is known by its data.
     elif there and not (there <= LEFT and exists(directory / DATA / RECORD)):
         raise UserError(
-            f"output: {directory} is not empty and not a run (it has no {CONFIG}); "
+            f"output: {directory} is not empty and holds no run (it has no {CONFIG}); "
             "choose another directory"
         )
 

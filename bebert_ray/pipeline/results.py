@@ -1,22 +1,21 @@
-"""What a run ends with: figures, a table, a picture, one line of JSON."""
+"""The figures of a finished run: as attributes, as rows, as JSON, and read back from it."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
+import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-
-from bebert_ray.storage import Location, write_atomic
+from bebert_ray.pipeline.layout import MODEL
 
 if TYPE_CHECKING:
-    from bebert_ray.cluster.resources import Allotments, Node
+    import pandas
 
-ROWS_ALIKE = 24  # so many steps of the same state a plan shows one by one
+VERSION = 1
+"""Of the format of `results.json`."""
+
+TEACHER = "teacher"
 
 Scores = dict[str, dict[str, float]]
 """Metric values by split, then by metric: fractions, not percent."""
@@ -28,11 +27,13 @@ class Model:
 
     Attributes:
         name: such as `teacher` or `member 000`.
-        scores: its metrics on every split.
-        bits: its size as it would be packed.
-        seconds: what its training took.
-        alpha: a member's say; None for a stage.
-        error: the weighted error that gave the say, if it was measured.
+        scores: all metrics on every split.
+        bits: size when packed, in bits, with 32 for each weight that is not binary or ternary.
+        seconds: duration of its training.
+        alpha: weight of a member in the vote; None for a stage.
+        error: the weighted error that alpha follows from; None if it was not measured.
+        flipped: of a member, the share of the encoder's binary weights whose sign is not that of
+            the shared checkpoint.
     """
 
     name: str
@@ -41,17 +42,19 @@ class Model:
     seconds: float
     alpha: float | None = None
     error: float | None = None
+    flipped: float | None = None
 
 
 @dataclass(frozen=True)
 class Packed:
-    """The packed model of an ensemble, as it was loaded again.
+    """The packed model of an ensemble, as measured after it was loaded from its file.
 
     Attributes:
-        remainder: how what is not binary is stored, `fp16` or `fp32`.
-        bytes: of its `weights`, `scales` and `floats`, and of the whole `file`.
-        scores: the ensemble's, by split.
-        logit_difference: the largest between a logit of a member and that of its training.
+        remainder: how weights that are not binary are stored, `fp16` or `fp32`.
+        bytes: size of the `weights`, `scales` and `floats`, and of the whole `file`.
+        scores: all metrics of the ensemble, by split.
+        logit_difference: the largest difference between a logit of a packed member and of the same
+            member when it was trained.
     """
 
     remainder: str
@@ -62,25 +65,32 @@ class Packed:
 
 @dataclass(frozen=True)
 class Results:
-    """All figures of a run.
+    """All figures of a run. The properties give the primary metric on the main reported split.
 
     Attributes:
         run: the run directory.
         task: name of the task.
-        metrics: its metrics, the primary one first.
+        metrics: names of its metrics, the primary one first.
         classes: names of its classes; None for regression.
-        dev: the reported splits, the main one first.
-        selection: `holdout` or `dev`: what every choice was made on.
+        dev: names of the reported splits, the main one first.
+        selection: `holdout` or `dev`: the data that choices were made on.
         seed: of the run.
-        stages: the models that the members come from, such as teacher, half and ternary.
+        stages: the models that the members come from by name, such as teacher, half and ternary.
         members: of the ensemble, in order.
         staged: metrics of the ensemble of the first 1, 2, ... members.
         predictions: label and prediction of the ensemble for every example of the main reported
             split: indices of classes, or scores.
-        note: why there are fewer members than asked for, if so.
-        packed: the packed model; None if none was asked for.
-        config: the resolved configuration.
-        versions: what the figures depend on besides.
+        note: why the ensemble has fewer members than configured, or which model is no better than
+            chance; empty if there is nothing to say.
+        packed: the packed model; None if none was configured.
+        config: the configuration, with all defaults.
+        versions: of the software, by package.
+        member_predictions: of each member, its prediction for every example of the main reported
+            split.
+        bits_in_common: of each pair of members, the share of the encoder's binary weights with the
+            same sign, [M, M].
+        diagnostics: how far members differ, see `pipeline.diagnostics.diversity`.
+        baselines: what the ensemble is measured against, see `pipeline.diagnostics.baselines`.
     """
 
     run: str
@@ -98,26 +108,128 @@ class Results:
     packed: Packed | None
     config: dict[str, Any]
     versions: dict[str, str]
+    member_predictions: list[list[float]] = field(default_factory=list)
+    bits_in_common: list[list[float]] = field(default_factory=list)
+    diagnostics: dict[str, float] = field(default_factory=dict)
+    baselines: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
     @property
     def scores(self) -> Scores:
-        """Metrics of the whole ensemble."""
+        """All metrics of the whole ensemble."""
         return self.staged[-1]
+
+    @property
+    def metric(self) -> str:
+        """Name of the primary metric."""
+        return self.metrics[0]
+
+    @property
+    def ensemble(self) -> float:
+        """Score of the ensemble."""
+        return self.headline(self.scores)
+
+    @property
+    def teacher(self) -> float:
+        """Score of the full-precision teacher."""
+        return self.headline(self.stages[TEACHER].scores)
+
+    @property
+    def start(self) -> float:
+        """Score of the model that the members start from, the last of the stages."""
+        return self.headline(list(self.stages.values())[-1].scores)
+
+    @property
+    def member_scores(self) -> list[float]:
+        """Score of each member."""
+        return [self.headline(member.scores) for member in self.members]
+
+    @property
+    def mean_member(self) -> float:
+        """Mean of the members' scores."""
+        return sum(self.member_scores) / len(self.members)
+
+    @property
+    def alphas(self) -> list[float]:
+        """Weight of each member in the vote."""
+        return [member.alpha or 0.0 for member in self.members]
+
+    @property
+    def bits(self) -> int:
+        """Size of all members together, in bits; see `Model.bits`."""
+        return sum(member.bits for member in self.members)
+
+    @property
+    def seconds(self) -> float:
+        """Sum of the durations of all trainings."""
+        return sum(model.seconds for model in (*self.stages.values(), *self.members))
+
+    @property
+    def model(self) -> str | None:
+        """Path or URI of the packed model, which `load_model` takes; None if there is none."""
+        return None if self.packed is None else f"{self.run}/{MODEL}"
 
     def headline(self, scores: Scores) -> float:
         """The primary metric on the main reported split."""
         return scores[self.dev[0]][self.metrics[0]]
 
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each model and one for the ensemble; the report and the console show these.
+
+        Returns:
+            Dicts with the same keys: `model`; each metric on each reported split, such as
+            `dev accuracy`; `held-out …` (not with selection: dev) and `train …` of the primary
+            metric; `error`, `alpha`, `flipped` (share of binary weights), `MB` (10^6 bytes),
+            `smaller` (than the teacher) and `seconds`. None where a model has no such figure.
+        """
+        teacher = self.stages[TEACHER]
+
+        def row(model: Model) -> dict[str, Any]:
+            shown = [(split, split, metric) for split in self.dev for metric in self.metrics]
+            if self.selection == "holdout":
+                shown.append(("held-out", "selection", self.metric))
+            shown.append(("train", "train", self.metric))
+            return {
+                "model": model.name,
+                **{
+                    f"{name} {metric}".replace("_", " "): model.scores[split][metric]
+                    for name, split, metric in shown
+                },
+                "error": model.error,
+                "alpha": model.alpha,
+                "flipped": model.flipped,
+                "MB": model.bits / 8e6,
+                "smaller": teacher.bits / model.bits,
+                "seconds": model.seconds,
+            }
+
+        name = f"ensemble of {len(self.members)}"
+        ensemble = Model(name, self.scores, self.bits, self.seconds)
+        return [row(model) for model in (*self.stages.values(), *self.members, ensemble)]
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The rows of `table` as a DataFrame, with the names of the models as its index."""
+        import pandas
+
+        return pandas.DataFrame(self.table()).set_index("model")
+
+    def _repr_html_(self) -> str:
+        """The table, for a notebook."""
+        from html import escape
+
+        head = f"<p>{escape(self.task)}, seed {self.seed}: {escape(self.run)}</p>"
+        note = f"<p>{escape(self.note)}</p>" if self.note else ""
+        return head + self.to_pandas().to_html(na_rep="", float_format="{:.4f}".format) + note
+
     def summary(self) -> dict[str, Any]:
-        """The figures that scripts want: the last line that a job prints."""
+        """The figures that scripts read: the last line that a job prints."""
         return {
             "run": self.run,
             "task": self.task,
-            "metric": self.metrics[0],
+            "metric": self.metric,
             **{name: self.headline(stage.scores) for name, stage in self.stages.items()},
-            "members": [self.headline(member.scores) for member in self.members],
+            "members": self.member_scores,
             "alphas": [member.alpha for member in self.members],
-            "ensemble": self.headline(self.scores),
+            "ensemble": self.ensemble,
             "seconds": {name: round(stage.seconds, 1) for name, stage in self.stages.items()}
             | {"members": [round(member.seconds, 1) for member in self.members]},
             "selection": self.selection,
@@ -125,120 +237,99 @@ class Results:
         }
 
     def everything(self) -> dict[str, Any]:
-        """The summary with all splits, metrics, sizes, the configuration and the versions."""
+        """What `results.json` holds: the summary, and all else that `from_json` needs."""
 
         def facts(model: Model) -> dict[str, Any]:
             return {name: value for name, value in vars(model).items() if value is not None}
 
         return self.summary() | {
+            "version": VERSION,
+            "classes": self.classes and list(self.classes),
             "note": self.note,
             "models": [facts(model) for model in (*self.stages.values(), *self.members)],
             "staged": self.staged,
+            "predictions": {
+                "labels": [label for label, _ in self.predictions],
+                "ensemble": [prediction for _, prediction in self.predictions],
+                "members": self.member_predictions,
+            },
+            "bits_in_common": self.bits_in_common,
+            "diagnostics": self.diagnostics,
+            "baselines": self.baselines,
             "packed": self.packed and vars(self.packed),
             "config": self.config,
             "versions": self.versions,
         }
 
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Results:
+        """The results that `everything` has given.
 
-def print_plan(
-    steps: dict[str, str],
-    allotments: Allotments,
-    nodes: list[Node],
-    directory: Location,
-    console: Console,
-) -> None:
-    """What will run, what is done already, and on what."""
-    console.print(f"run directory: {directory}")
-    console.print(f"machines: {'; '.join(map(str, nodes))}")
-    workers = allotments.stage_workers
-    console.print(
-        f"needed: {f'{workers} times ' if workers > 1 else ''}{allotments.stage} a stage; "
-        f"{allotments.member} a member, "
-        f"{allotments.in_flight} at a time"
+        Args:
+            content: of `results.json`.
+
+        Raises:
+            ValueError: the format is of another version, or something is missing or wrong.
+        """
+        version = content.get("version", 0)
+        if version != VERSION:
+            age = "an older" if version in range(VERSION) else "a newer"
+            raise ValueError(f"its format is of {age} version of bebert_ray")
+        try:
+            return _read(cls, content)
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            kind = type(error).__name__
+            raise ValueError(f"a figure is missing or wrong ({kind}: {error})") from error
+
+
+def _read(cls: type[Results], content: dict[str, Any]) -> Results:
+    models = [Model(**facts) for facts in content["models"]]
+    count = len(content["members"])
+    stages, members = models[:-count], models[-count:]
+    predictions = content["predictions"]
+    classes, packed = content["classes"], content["packed"]
+    results = cls(
+        run=content["run"],
+        task=content["task"],
+        metrics=tuple(next(iter(models[0].scores.values()))),
+        classes=classes and tuple(classes),
+        dev=tuple(split for split in models[0].scores if split not in ("train", "selection")),
+        selection=content["selection"],
+        seed=content["seed"],
+        stages={model.name: model for model in stages},
+        members=members,
+        staged=content["staged"],
+        predictions=list(zip(predictions["labels"], predictions["ensemble"], strict=True)),
+        note=content["note"],
+        packed=packed and Packed(**packed),
+        config=content["config"],
+        versions=content["versions"],
+        member_predictions=predictions["members"],
+        bits_in_common=content.get("bits_in_common", []),
+        diagnostics=content.get("diagnostics", {}),
+        baselines=content.get("baselines", {}),
     )
-    table = Table(title="plan", title_justify="left")
-    table.add_column("step")
-    table.add_column("state")
-    for state, group in groupby(steps.items(), key=itemgetter(1)):
-        names = [name for name, _ in group]
-        if len(names) > ROWS_ALIKE:
-            names = [names[0], f"… {len(names) - 2} more", names[-1]]
-        for name in names:
-            table.add_row(name, state)
-    console.print(table)
-
-
-def print_table(results: Results, console: Console) -> None:
-    """Scores and sizes of every model on the way, and of the ensemble."""
-    teacher = results.stages["teacher"]
-    table = Table(title=f"{results.task}, seed {results.seed}", title_justify="left")
-    table.add_column("model", no_wrap=True)
-    for split in results.dev:
-        for metric in results.metrics:
-            table.add_column(f"{split} {metric}".replace("_", " "), justify="right")
-    if results.selection == "holdout":
-        table.add_column(f"held-out {results.metrics[0]}", justify="right")
-    table.add_column("alpha", justify="right")
-    table.add_column("MB", justify="right")
-    table.add_column("smaller", justify="right")
-    table.add_column("seconds", justify="right")
-
-    def row(name: str, scores: Scores, bits: int, seconds: float, alpha: float | None) -> None:
-        cells = [f"{scores[split][m]:.4f}" for split in results.dev for m in results.metrics]
-        if results.selection == "holdout":
-            cells.append(f"{scores['selection'][results.metrics[0]]:.4f}")
-        table.add_row(
-            name,
-            *cells,
-            "" if alpha is None else f"{alpha:.3f}",
-            f"{bits / 8e6:.2f}",
-            f"{teacher.bits / bits:.1f}x",
-            f"{seconds:.0f}",
-        )
-
-    for model in results.stages.values():
-        row(model.name, model.scores, model.bits, model.seconds, None)
-    table.add_section()
-    for model in results.members:
-        row(model.name, model.scores, model.bits, model.seconds, model.alpha)
-    table.add_section()
-    members = results.members
-    row(
-        f"ensemble of {len(members)}",
-        results.scores,
-        sum(member.bits for member in members),
-        sum(model.seconds for model in (*results.stages.values(), *members)),
-        None,
-    )
-    console.print(table)
-    if results.packed is not None:
-        _print_packed(results, results.packed, console)
-    if results.selection == "dev":
-        console.print("selection: dev. Choices were made on the split that is reported")
-    if results.note:
-        console.print(results.note)
-
-
-def _print_packed(results: Results, packed: Packed, console: Console) -> None:
-    size = {name: f"{count / 1e6:.2f}" for name, count in packed.bytes.items()}
-    metric = f"{results.dev[0]} {results.metrics[0]}".replace("_", " ")
-    console.print(
-        f"packed model: {results.run}/model, {size['file']} MB on disk (binary weights "
-        f"{size['weights']}, scales {size['scales']}, {packed.remainder} floats {size['floats']})"
-    )
-    console.print(
-        f"loaded again: {metric} {results.headline(packed.scores):.4f}, no logit of a member "
-        f"differs by more than {packed.logit_difference:.2g}"
-    )
-
-
-def draw(results: Results, path: Location) -> None:
-    """A picture of the scores: ensembles of 1, 2, ... members, each member, the models before."""
-    from bebert_ray.reporting.charts import draw_scores, png
-
-    write_atomic(path, png(draw_scores, results, title=f"{results.task}, seed {results.seed}"))
+    if results.summary() != {name: content[name] for name in results.summary()}:
+        raise ValueError("its figures contradict each other")
+    return results
 
 
 def to_json(value: dict[str, Any], indent: int | None = None) -> str:
-    """Strict JSON, keys in the order given."""
-    return json.dumps(value, indent=indent, allow_nan=False)
+    """Strict JSON, keys in the order given; with an indent, a list of numbers takes one line.
+
+    >>> print(to_json({"seeds": [1, 2], "name": "x"}, indent=1))
+    {
+     "seeds": [1, 2],
+     "name": "x"
+    }
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    text = json.dumps(value, indent=indent, allow_nan=False)
+    # A line break is never part of a JSON string.
+    return re.sub(r'\[\n\s*([^"\[\]{}]*?)\n\s*\]', _one_line, text) if indent else text
+
+
+def _one_line(found: re.Match[str]) -> str:
+    return f"[{', '.join(part.strip() for part in found[1].split(','))}]"

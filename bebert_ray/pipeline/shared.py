@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bebert_ray.config.recipes import STAGE_NAMES
-from bebert_ray.pipeline.prepare import DATA
+from bebert_ray.pipeline.layout import DATA
 from bebert_ray.storage import link, remove
 
 

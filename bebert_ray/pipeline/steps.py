@@ -1,47 +1,47 @@
-"""The steps of a run: what each makes, where it lies, and all that it depends on."""
+"""The steps of a run: what each makes, where it leaves it, and all that it depends on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bebert_ray.config import to_dict
-from bebert_ray.config.recipes import MODEL, Stage, kind_of
+from bebert_ray.config.recipes import Stage, kind_of
 from bebert_ray.packed.manifest import VERSION
+from bebert_ray.pipeline.layout import MODEL, member_directory, member_name
 from bebert_ray.pipeline.prepare import Prepared
 from bebert_ray.storage import Artifact, Location, Miss, find, fingerprint, hash_arrays
 
-CHECKPOINTS = "checkpoints"
+Kind = Literal["stage", "round", "member", "fold", "model"]
+"""What a step makes: a shared stage; a round of a member or fold before the last; a member; a fold
+of one; the packed model."""
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What a worker does in one go, and leaves behind as an artifact.
-
-    One of the shared stages; a round of a member that trains in rounds, which leaves its logits; a
-    member, that is its last round; a fold that judges a member; or the packed model of them all.
+    """A unit of work for one worker, which makes one artifact.
 
     Attributes:
         name: for people, such as `teacher`, `member 000 round 0` or `member 000`.
-        trainee: what is in training: the stage or the member, whatever the round.
-        stage: name of the stage: `member` for members and folds, `round` for their earlier rounds.
+        trainee: what is trained, whatever the round; events have it as their `stage`.
+        kind: what the step makes. A round leaves logits, all others leave a model.
         path: directory of the artifact.
-        checkpoints: directory of the trainee's checkpoints.
-        inputs: all that the outcome depends on, as JSON.
-        earlier: the inputs of the trainee's earlier rounds.
-        member: number of the member; None for a shared stage, and for the packed model.
-        fold: number of the fold, if it is one.
-        sample_weight: what a member trains with in each round so far, [rounds, n], each summing
-            to 1; None for a shared stage.
+        checkpoints: directory of the checkpoints, which the rounds of a member share.
+        inputs: all that the artifact depends on, as JSON.
+        earlier: the inputs of the earlier rounds.
+        member: number of the member; None for a shared stage and the packed model.
+        fold: number of the fold; None for all but folds.
+        sample_weight: of each round so far, float64 [rounds, n], each row summing to 1; None for
+            a shared stage and the packed model.
     """
 
     name: str
     trainee: str
-    stage: str
+    kind: Kind
     path: Location
     checkpoints: Location
     inputs: dict[str, Any]
@@ -51,33 +51,42 @@ class Step:
     sample_weight: NDArray[np.float64] | None = None
 
     @property
+    def stage(self) -> str:
+        """What the record of the artifact says that it is.
+
+        The name of a shared stage, `round`, `member` (of a fold, too) or `model`.
+        """
+        if self.kind == "stage":
+            return self.name
+        return "member" if self.kind == "fold" else self.kind
+
+    @property
     def round(self) -> int:
         """Number of the round, from 0."""
         return 0 if self.sample_weight is None else len(self.sample_weight) - 1
 
     @property
     def round_shown(self) -> int | None:
-        """The round, for events: None unless the member trains in several."""
-        return self.round if self.stage == "round" or self.earlier else None
+        """The round, for events; None unless the member trains in several."""
+        return self.round if self.kind == "round" or self.earlier else None
 
     def find(self) -> Artifact | Miss:
-        """What the step makes, if it has been made."""
+        """The artifact, if it was made from the same inputs and is whole."""
         return find(self.path, self.inputs)
 
 
 def stage_step(prepared: Prepared, stage: Stage, parents: Mapping[str, Artifact]) -> Step:
-    """One of the stages that all members share.
+    """The step of a shared stage.
 
     Args:
         prepared: the run.
-        stage: which one.
-        parents: the finished stages before it, by name.
+        stage: the stage.
+        parents: the artifacts of the stages before it, by name.
     """
     inputs = _inputs(prepared, stage.parents, parents) | stage.inputs
     if not stage.parents:
         inputs["model"] = prepared.checkpoint.digest
-    name, directory = stage.name, prepared.directory
-    return Step(name, name, name, directory / name, directory / CHECKPOINTS / name, inputs)
+    return _step(prepared, stage.name, "stage", inputs)
 
 
 def member_step(
@@ -87,14 +96,14 @@ def member_step(
     parents: Mapping[str, Artifact],
     fold: int | None = None,
 ) -> Step:
-    """A round of a member, the last of which makes it, or one of the folds that judge it.
+    """The step of a round of a member, or of a fold of it; the last round makes the model.
 
     Args:
         prepared: the run.
-        member: its number.
-        sample_weight: what it trains with in each round so far, [rounds, n], each summing to 1.
-        parents: the finished stages, by name.
-        fold: the number of the fold; None for the member itself.
+        member: number of the member.
+        sample_weight: of each round so far, float64 [rounds, n], each row summing to 1.
+        parents: the artifacts of the shared stages, by name.
+        fold: number of the fold; None for the member itself.
     """
     config = prepared.config
     settings = {name: value for name, value in asdict(config.member).items() if value is not None}
@@ -106,7 +115,6 @@ def member_step(
         "settings": settings,
         "strategy": config.ensemble.strategy,
         "use_of_weight": config.ensemble.sample_weight,
-        "bootstrap": config.ensemble.method == "bagging",
         "rounds": config.rounds,
     }
     rounds = len(sample_weight)
@@ -114,18 +122,14 @@ def member_step(
         common | {"sample_weight": hash_arrays({"sample_weight": sample_weight[:count]})}
         for count in range(1, rounds + 1)
     )
-    trainee, directory = member_name(member, fold), f"{member:03d}"
-    if fold is not None:
-        directory += f"-fold-{fold}"
-    last = rounds == config.rounds
+    last: Kind = "member" if fold is None else "fold"
+    round = None if rounds == config.rounds else rounds - 1
     return Step(
-        name=trainee if last else f"{trainee} round {rounds - 1}",
-        trainee=trainee,
-        stage="member" if last else "round",
-        path=prepared.directory
-        / "members"
-        / (directory if last else f"{directory}-round-{rounds - 1}"),
-        checkpoints=prepared.directory / CHECKPOINTS / directory,
+        name=member_name(member, fold, round),
+        trainee=member_name(member, fold),
+        kind=last if round is None else "round",
+        path=prepared.layout.member(member, fold, round),
+        checkpoints=prepared.layout.checkpoints / member_directory(member, fold),
         inputs=inputs,
         earlier=tuple(earlier),
         member=member,
@@ -140,13 +144,14 @@ def model_step(
     alphas: Sequence[float],
     origin: Mapping[str, Any] | None = None,
 ) -> Step:
-    """The last step: the members packed into one model, with all that its card tells.
+    """The last step: the members are packed into one model, with its model card.
 
     Args:
         prepared: the run.
-        members: of the ensemble, in order.
-        alphas: their say.
-        origin: of members of several runs, for the card: where each is from, and its settings.
+        members: artifacts of the ensemble's members, in order.
+        alphas: weights of the members in the vote, [M]. If all are 0, each member counts the same.
+        origin: for the card of an ensemble from several runs: of each member, the run that it comes
+            from, and its settings.
     """
     config, task = prepared.config, prepared.task
     shown = to_dict(config) | ({"members": origin} if origin else {})
@@ -158,20 +163,19 @@ def model_step(
         "data": fingerprint(prepared.data),
         "model": prepared.checkpoint.digest,
         "members": {member.location.name: member.digest for member in members},
-        "alphas": list(alphas),
+        "alphas": list(alphas) if any(alphas) else [1.0] * len(alphas),
         "remainder": config.export.remainder,
         "labels": task.labels,
         "text_columns": task.text_columns,
         "max_length": config.data.max_length,
         "config": shown,
     }
-    directory = prepared.directory
-    return Step(MODEL, MODEL, MODEL, directory / MODEL, directory / CHECKPOINTS / MODEL, inputs)
+    return _step(prepared, MODEL, "model", inputs)
 
 
-def member_name(member: int, fold: int | None = None) -> str:
-    """What people read: `member 000`, `member 000 fold 1`."""
-    return f"member {member:03d}" + ("" if fold is None else f" fold {fold}")
+def _step(prepared: Prepared, name: str, kind: Kind, inputs: dict[str, Any]) -> Step:
+    layout = prepared.layout
+    return Step(name, name, kind, layout.artifact(name), layout.checkpoints / name, inputs)
 
 
 def _inputs(

@@ -1,1 +1,1 @@
-"""What people see while a run works, and after it. No Ray here."""
+"""What a run shows during and after training: events, tables, charts, pages. No Ray here."""

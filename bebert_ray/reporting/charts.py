@@ -1,8 +1,9 @@
-"""The pictures of a run, as figures of matplotlib, which a page gives its own colours."""
+"""The charts of a run, drawn with matplotlib: as SVG in the colours of a page, or as PNG."""
 
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
@@ -39,7 +40,7 @@ DARK = {
     "panel": "#1d242c",
     "paper": "#14191f",
 }
-"""What a page shows in place of them to people who like it dark."""
+"""The same colours for a page in dark mode."""
 
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -66,13 +67,17 @@ _LABELS = 16  # names that fit below an axis
 _WIDE = 0.8  # line width of curves that share a panel
 
 Draw = Callable[..., None]
-"""Draws on a figure; what it draws are the other arguments."""
+"""Draws its further arguments on the figure that is its first one."""
 
 
 def svg(draw: Draw, *what: Any, width: float, height: float) -> str:
-    """A drawing as an element of a page, whose colours are CSS variables named as in `LIGHT`.
+    """A chart as an SVG element, whose colours are CSS variables named as in `LIGHT`.
 
-    Width and height are in inches of 100 pixels: shown at that width, text has the size of text.
+    Args:
+        draw: one of the functions below.
+        what: what it draws.
+        width: in inches of 100 pixels; fonts have their nominal size at this width.
+        height: in inches of 100 pixels.
     """
     picture = io.BytesIO()
     with matplotlib.rc_context(_STYLE | {"svg.hashsalt": draw.__name__}):
@@ -80,7 +85,7 @@ def svg(draw: Draw, *what: Any, width: float, height: float) -> str:
         FigureCanvasSVG(figure).print_svg(picture, metadata={"Date": None})
     text = picture.getvalue().decode()
     text = text[text.index("<svg") :]
-    # A style that would reach the whole page, who made it, and names that several pictures share.
+    # Remove a style that applies to the whole page, the metadata, and ids that charts share.
     text = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r' id="[\w.]+_\d+"', "", text)
     for name, colour in LIGHT.items():
@@ -89,7 +94,7 @@ def svg(draw: Draw, *what: Any, width: float, height: float) -> str:
 
 
 def png(draw: Draw, *what: Any, title: str) -> bytes:
-    """A drawing as a file of its own."""
+    """A chart as the content of a PNG file."""
     picture = io.BytesIO()
     with matplotlib.rc_context(_STYLE | {"figure.facecolor": LIGHT["paper"]}):
         figure = _drawn(draw, *what, size=(6.4, 4.0))
@@ -99,7 +104,7 @@ def png(draw: Draw, *what: Any, title: str) -> bytes:
 
 
 def draw_scores(figure: Figure, results: Results) -> None:
-    """Ensembles of 1, 2, ... members, each member, and the models that they come from."""
+    """Scores of the ensembles of 1, 2, ... members, of each member, and of the stages."""
     axes = figure.add_subplot()
     count = range(1, len(results.members) + 1)
     for stage, style in zip(results.stages.values(), cycle(("-", "--", ":", "-.")), strict=False):
@@ -119,11 +124,11 @@ def draw_scores(figure: Figure, results: Results) -> None:
 
 
 def draw_weights(figure: Figure, weights: Mapping[str, Sequence[NDArray[np.float64]]]) -> None:
-    """What members train with, a column a round: quantiles, and how many examples it amounts to.
+    """Sample weights by member and round: their quantiles, and the effective sample size.
 
     Args:
         figure: where to draw.
-        weights: by member, [n] a round, each summing to 1.
+        weights: by member, an array [n] for each round, summing to 1.
     """
     above, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
     columns = [weight for rounds in weights.values() for weight in rounds]
@@ -156,23 +161,24 @@ def draw_weights(figure: Figure, weights: Mapping[str, Sequence[NDArray[np.float
 def draw_losses(
     figure: Figure, panels: Mapping[str, Sequence[Sequence[tuple[int, float]]]]
 ) -> None:
-    """Training losses by step.
+    """Training losses by step, a panel for each stage and one for the members.
 
     Args:
         figure: where to draw.
-        panels: curves by what is trained, each of steps and losses.
+        panels: curves by the title of the panel; a curve holds pairs of step and loss.
     """
     row = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (name, curves) in zip(row, panels.items(), strict=True):
         for curve in curves:
             axes.plot(*zip(*curve, strict=True), color=LIGHT["blue"], linewidth=_WIDE)
-        axes.set(title=name, xlabel="step", ylim=(0, None))
+        losses = [loss for curve in curves for _, loss in curve if math.isfinite(loss)]
+        axes.set(title=name, xlabel="step", ylim=(0, 1.05 * max(losses, default=0.0) or 1.0))
         axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
     row[0].set(ylabel="loss")
 
 
 def draw_pairs(figure: Figure, pairs: Sequence[tuple[float, float]]) -> None:
-    """Predictions over labels, of which each is one example."""
+    """Predictions over labels, a point for each example (regression)."""
     axes = figure.add_subplot()
     labels, predictions = np.array(pairs).T
     ends = [min(labels.min(), predictions.min()), max(labels.max(), predictions.max())]

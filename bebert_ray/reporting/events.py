@@ -1,15 +1,15 @@
-"""What a run leaves of its events: `metrics.jsonl`, and event files for TensorBoard.
+"""The events of a run: written to `metrics.jsonl` and for TensorBoard, and read back.
 
-An event is a dict, of which workers and the driver report these kinds. All have a `kind`, and as
-their `stage` what is in training, such as `teacher` or `member 000`, in whichever round:
+An event is a dict. Each has a `kind`, and as its `stage` the name of what is trained, such as
+`teacher` or `member 000`, whatever the round. Workers and the driver report these kinds:
 
     progress  epoch, epochs, step, steps, loss, learning_rate, examples_per_second,
               score (held out, or None), memory (bytes), round (or None)
     boost     round (or None), error (weighted, or None), alpha
-    start     node, pid: a process took the step up; of the `driver`: it took the run up
-    restart   node, reason, attempt, limit: that process died, and another takes the step up
-    done      round (or None): the step is done, or that round of it
-    note      text: something else that people should know
+    start     node, pid: a process began the step; with stage `driver`: the driver began the run
+    restart   node, reason, attempt, limit: that process died, and another one goes on
+    done      round (or None): the step, or that round of it, is done
+    note      text: any other message for people
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from bebert_ray.errors import UserError
+from bebert_ray.pipeline.layout import METRICS, TENSORBOARD
 from bebert_ray.storage import Location, read, write_atomic
 
-METRICS = "metrics.jsonl"
-TENSORBOARD = "tensorboard"
 DRIVER = "driver"
 UPLOAD_EVERY = 30.0  # seconds
 
@@ -40,24 +39,24 @@ Event = dict[str, Any]
 
 @contextmanager
 def recording(run: Location, warn: Callable[[str], None]) -> Iterator[Recorder]:
-    """A recorder for as long as the context lasts; hold the lock of the run directory.
+    """A context with a recorder; the caller holds the lock of the run directory.
 
-    On an object store, where nothing can be appended to, the files are kept in a local directory
-    and uploaded every `UPLOAD_EVERY` seconds, and at the end.
+    Files in an object store cannot be appended to: there, they are written to a local directory and
+    uploaded every `UPLOAD_EVERY` seconds and at the end.
 
     Args:
         run: the run directory.
-        warn: told, once, if something cannot be written.
+        warn: called once with a message if something cannot be written.
 
     Raises:
-        UserError: what is there already cannot be read.
+        UserError: the events of earlier drivers cannot be read.
     """
     told: list[str] = []
 
     def warn_once(reason: str) -> None:
         if not told:
             told.append(reason)
-            warn(f"progress is not recorded for now, the run goes on: {reason}")
+            warn(f"progress cannot be recorded at present; the run goes on: {reason}")
 
     past = _content(run)
     if run.is_local:
@@ -78,18 +77,18 @@ def recording(run: Location, warn: Callable[[str], None]) -> Iterator[Recorder]:
 class Recorder:
     """Appends events to the files of a run.
 
-    A line of a log that cannot be written must not end a run: it is warned of, and every event
-    after it tries anew.
+    If an event cannot be written, the recorder warns and the run goes on; the next event is tried
+    again.
 
     Args:
-        directory: where the files are.
-        past: what `metrics.jsonl` holds already.
-        warn: told what cannot be written.
+        directory: directory of the files.
+        past: the present content of `metrics.jsonl`.
+        warn: called with a message if something cannot be written.
     """
 
     def __init__(self, directory: Path, past: bytes, warn: Callable[[str], None]):
         self._directory, self._warn = directory, warn
-        # A process that was killed may have left half a line.
+        # A process that was killed may have written half a line.
         self._gap = b"\n" if past and not past.endswith(b"\n") else b""
         self._odometers: defaultdict[str, Odometer] = defaultdict(Odometer)
         for event in _parse(past):
@@ -113,7 +112,7 @@ class Recorder:
             self._warn(f"cannot write in {self._directory}: {error.strerror}")
 
     def _curves(self, event: Event) -> tuple[int, dict[str, float]]:
-        """The values that TensorBoard shows, and where on the x-axis: a step, or a round."""
+        """The position on the x-axis (a step or a round), and the values to draw there by name."""
         match event["kind"]:
             case "progress":
                 step = self._odometers[event["stage"]].advance(event)
@@ -128,7 +127,7 @@ class Recorder:
 
     def _draw(self, stage: str, step: int, values: dict[str, float]) -> None:
         from bebert_ray.reporting import (
-            tensorboard,  # imports torch: not for those who only read events
+            tensorboard,  # slow to import, and not needed to read events
         )
 
         path = self._directory / TENSORBOARD / stage.replace(" ", "-") / self._file
@@ -138,9 +137,18 @@ class Recorder:
 
 @dataclass
 class Odometer:
-    """Counts training steps over all fits of a step of the run, each of which counts from 1.
+    """Counts training steps over all fits of one stage or member; each fit counts from 1.
 
-    A ternary model, for one, is fitted to hidden states first, and then to predictions.
+    A ternary model, for example, is fitted to hidden states first, then to predictions.
+
+    Attributes:
+        before: training steps of the fits that are complete.
+        step: training steps done in the present fit.
+        steps: training steps of the present fit in all.
+
+    >>> odometer = Odometer()
+    >>> [odometer.advance({"step": step, "steps": 2}) for step in (1, 2, 1)]
+    [1, 2, 3]
     """
 
     before: int = 0
@@ -148,8 +156,8 @@ class Odometer:
     steps: int = 0
 
     def advance(self, event: Event) -> int:
-        """The training steps done by the time of a `progress` event."""
-        # A fit that was taken up from its checkpoint steps back too, but not from its end.
+        """The training steps done in all fits, at a `progress` event."""
+        # A fit that goes on from its checkpoint steps back, too, but not from its last step.
         if event["step"] < self.step == self.steps:
             self.before += self.steps
         self.step, self.steps = event["step"], event["steps"]
@@ -157,7 +165,7 @@ class Odometer:
 
 
 def read_events(run: Location) -> list[Event]:
-    """All events of a run, the oldest first; lines that a killed process has torn are left out.
+    """All events of a run, the oldest first; incomplete lines of killed processes are skipped.
 
     Raises:
         UserError: they cannot be read.
@@ -180,7 +188,7 @@ def _parse(content: bytes) -> Iterator[Event]:
 
 
 def _append(path: Path, content: bytes) -> None:
-    """Append all of `content` or nothing: half a record would spoil those after it."""
+    """Append all of `content` or nothing: an incomplete record damages those after it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab", buffering=0) as file:
         size = file.tell()
@@ -195,7 +203,7 @@ def _append(path: Path, content: bytes) -> None:
 def _upload(
     directory: Path, run: Location, end: threading.Event, warn: Callable[[str], None]
 ) -> None:
-    """Copy what has grown, every so often and once more at the end."""
+    """Upload files that have grown, every `UPLOAD_EVERY` seconds and at the end."""
     uploaded: dict[Path, int] = {}
     ended = False
     while not ended:

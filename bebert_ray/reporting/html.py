@@ -1,4 +1,4 @@
-"""What a page shows of a run, from its figures, its events and its weights."""
+"""The HTML page about a run, from its figures, its events and its sample weights."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ import yaml
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from bebert_ray.pipeline.layout import (
+    Layout,
+    is_member,
+    member_directory,
+    parse_directory,
+    parse_name,
+    weights_file,
+)
 from bebert_ray.pipeline.results import Results
 from bebert_ray.reporting.charts import (
     draw_losses,
@@ -22,6 +30,7 @@ from bebert_ray.reporting.charts import (
 )
 from bebert_ray.reporting.events import Event, Odometer, read_events
 from bebert_ray.reporting.render import render
+from bebert_ray.reporting.tables import SIZES, score_cells, without_columns
 from bebert_ray.storage import Location, names, read
 
 Curve = list[tuple[int, float]]
@@ -36,7 +45,7 @@ _LINES = 24  # members that have a line of their own where time and size are com
 
 @dataclass(frozen=True)
 class Share:
-    """A line of the comparison of time and size; `bits` of several models is their sum."""
+    """Duration of the training and size of a model, or the sums of several."""
 
     name: str
     seconds: float
@@ -44,16 +53,16 @@ class Share:
 
 
 def page(results: Results, directory: Location) -> str:
-    """An HTML page about a finished run, which needs nothing but itself.
+    """An HTML page about a finished run, without links to other files.
 
-    The same run has the same page, to the byte.
+    The same run gives the same page, byte for byte.
 
     Args:
         results: the figures.
-        directory: of the run: its events and weights are read.
+        directory: the run directory, for its events and sample weights.
 
     Raises:
-        UserError: these cannot be read.
+        UserError: events or weights cannot be read.
     """
     events = read_events(directory)
     weights, losses = read_weights(results, directory), loss_curves(events)
@@ -67,7 +76,7 @@ def page(results: Results, directory: Location) -> str:
         "run.html",
         results=results,
         teacher=results.stages["teacher"],
-        seconds=sum(model.seconds for model in (*results.stages.values(), *results.members)),
+        table=without_columns(score_cells(results), SIZES),
         shares=shares(results),
         confusion=confusion(results),
         troubles=[event for event in events if event["kind"] in ("restart", "note")],
@@ -77,19 +86,19 @@ def page(results: Results, directory: Location) -> str:
 
 
 def shares(results: Results) -> list[Share]:
-    """Time and size of every model, in order; of many members together."""
+    """Time and size of each stage and member; only of all together if there are many members."""
     lines = [Share(model.name, model.seconds, model.bits) for model in results.stages.values()]
     members = [Share(model.name, model.seconds, model.bits) for model in results.members]
     together = Share(
         "all members",
         sum(member.seconds for member in members),
-        sum(member.bits for member in members),
+        results.bits,
     )
     return [*lines, *(members if len(members) <= _LINES else []), together]
 
 
 def confusion(results: Results) -> list[list[int]]:
-    """Examples by class, in rows, and prediction of the ensemble; empty for regression."""
+    """Counts of examples, [label][prediction of the ensemble]; empty for regression."""
     if results.classes is None:
         return []
     count = Counter(results.predictions)
@@ -98,47 +107,59 @@ def confusion(results: Results) -> list[list[int]]:
 
 
 def read_weights(results: Results, directory: Location) -> dict[str, list[NDArray[np.float64]]]:
-    """What the ensemble's members trained with: by number, [n] a round; where it is there."""
-    there = names(directory / "weights")
+    """The sample weights of the ensemble's members; a member with a missing file is left out.
+
+    Returns:
+        By name of the member's directory, such as `000`: an array [n] for each round.
+    """
+    place = Layout(directory).weights
+    there = names(place)
+    rounds: defaultdict[int, list[int]] = defaultdict(list)
+    for part in filter(None, map(parse_directory, there)):
+        if part.fold is None and part.round is not None:
+            rounds[part.member].append(part.round)
     weights = {}
-    for member in results.members:
-        number = member.name.removeprefix("member ")
-        earlier = [name for name in there if name.startswith(f"{number}-round-")]
-        files = [*sorted(earlier, key=_round), f"{number}.npy"]
+    for member in filter(None, (parse_name(member.name) for member in results.members)):
+        number = member.member
+        files = [weights_file(number, round=round) for round in sorted(rounds[number])]
+        files.append(weights_file(number))
         if there.issuperset(files):
-            weights[number] = [_load(directory / "weights" / file) for file in files]
+            weights[member_directory(number)] = [_load(place / file) for file in files]
     return weights
 
 
 def loss_curves(events: Iterable[Event]) -> dict[str, list[Curve]]:
-    """Steps and losses: a curve a stage, and as `members` a curve a member.
+    """Steps and losses of each stage, and of all members as `members`: a curve for each fit.
 
-    Of what was trained twice, since a process had died or a setting was changed, the second time.
+    A stage may have several fits, whose losses differ: to hidden states first, then to logits.
+    Of what was trained twice, after a restart or with other settings, the last training counts.
     """
-    curves: defaultdict[str, Curve] = defaultdict(list)
+    curves: defaultdict[str, list[Curve]] = defaultdict(list)
     odometers: defaultdict[str, Odometer] = defaultdict(Odometer)
     done: set[str] = set()
     for event in events:
         stage = event["stage"]
         if event["kind"] == "done" and event["round"] is None:
             done.add(stage)
-        if event["kind"] != "progress" or " fold " in stage:
+        part = parse_name(stage)
+        if event["kind"] != "progress" or (part is not None and part.fold is not None):
             continue
         if stage in done:
             done.remove(stage)
             curves[stage], odometers[stage] = [], Odometer()
-        curve, step = curves[stage], odometers[stage].advance(event)
-        while curve and curve[-1][0] >= step:
+        fits, odometer = curves[stage], odometers[stage]
+        earlier = odometer.before
+        step = odometer.advance(event)
+        if not fits or odometer.before > earlier:
+            fits.append([])
+        curve = fits[-1]
+        while curve and curve[-1][0] >= step:  # a fit that went on from its checkpoint
             curve.pop()
         curve.append((step, event["loss"]))
     panels: defaultdict[str, list[Curve]] = defaultdict(list)
-    for stage, curve in curves.items():
-        panels["members" if stage.startswith("member ") else stage].append(curve)
+    for stage, fits in curves.items():
+        panels["members" if is_member(stage) else stage] += fits
     return dict(panels)
-
-
-def _round(name: str) -> int:
-    return int(name.removesuffix(".npy").rpartition("-")[2])
 
 
 def _load(place: Location) -> NDArray[np.float64]:

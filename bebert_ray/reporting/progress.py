@@ -1,4 +1,4 @@
-"""What a run shows while it trains: bars on a terminal, a plain line every so often elsewhere."""
+"""Progress on the console: bars on a terminal, else a line every `LINE_EVERY` seconds."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ LINE_EVERY = 15.0  # seconds
 
 
 class Board:
-    """Shows what the steps at work report, and records it; use as a context manager.
+    """Shows and records the events of a run; use as a context manager.
 
     Args:
         run: the run directory.
-        console: where to show it; lines instead of bars unless it is a terminal.
+        console: where to print: bars if it is a terminal, else lines.
     """
 
     def __init__(self, run: Path | Location, console: Console):
@@ -49,7 +49,7 @@ class Board:
         self._closing.close()
 
     def show(self, event: Event) -> None:
-        """Record one event, and bring what is on the screen up to date; see `recorder`."""
+        """Record one event, and show it; `reporting.events` lists the kinds."""
         self._recorder.write(event)
         stage = event["stage"]
         match event["kind"]:
@@ -62,7 +62,7 @@ class Board:
                     self._last_line[stage] = now
                     self._console.print(f"{_title(event)}: {_progress(event)}")
             case "boost":
-                self._console.print(f"{_title(event)}: {_say(event)}")
+                self._console.print(f"{_title(event)}: {_alpha(event)}")
             case "restart":
                 where = f" on node {event['node']}" if event["node"] else ""
                 self._console.print(
@@ -87,7 +87,7 @@ class Board:
         )
 
     def _take_down(self, bars: Progress, task: TaskID) -> None:
-        """Leave a line in place of a bar: only those of steps at work fit on a screen."""
+        """Replace the bar of a step that is done by a line, so that the bars fit on the screen."""
         [done] = [each for each in bars.tasks if each.id == task]
         bars.remove_task(task)
         self._console.print(f"{done.description}: {done.fields['text']}")
@@ -106,9 +106,13 @@ def _progress(event: Event) -> str:
         f"epoch {event['epoch']}/{event['epochs']}  step {event['step']}/{event['steps']}  "
         f"loss {event['loss']:.4f}  {event['examples_per_second']:.0f} examples/s"
     )
-    return text if event["score"] is None else f"{text}  held-out {event['score']:.4f}"
+    if event["score"] is not None:
+        text += f"  held-out {event['score']:.4f}"
+    if event.get("flipped") is not None:
+        text += f"  flipped {event['flipped']:.2%}"
+    return text
 
 
-def _say(event: Event) -> str:
+def _alpha(event: Event) -> str:
     error = "" if event["error"] is None else f"weighted error {event['error']:.3f}, "
     return f"{error}alpha {event['alpha']:.2f}"

@@ -1,4 +1,4 @@
-"""The templates of pages, which have their looks in common (`base.html`)."""
+"""HTML pages from templates, which share the style of `base.html`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from bebert_ray.reporting.charts import DARK, LIGHT
 
 
 def render(template: str, **content: Any) -> str:
-    """An HTML page that needs nothing but itself.
+    """An HTML page without links to other files.
 
     Args:
-        template: name of a file beside this one, which extends `base.html`.
-        content: what it shows.
+        template: name of a file in `templates/` that extends `base.html`.
+        content: the variables of the template.
     """
     environment = Environment(
         loader=PackageLoader("bebert_ray.reporting"),

@@ -1,4 +1,4 @@
-"""What can be read from a run directory, be the run at work or not."""
+"""Reading a run directory, also while the run is in progress."""
 
 from __future__ import annotations
 
@@ -10,26 +10,25 @@ from typing import Any, Literal
 
 from bebert_ray.config import Config, differing_keys, to_dict
 from bebert_ray.errors import UserError
-from bebert_ray.pipeline.config_file import CONFIG, kept_config
+from bebert_ray.pipeline.config_file import kept_config
+from bebert_ray.pipeline.layout import CONFIG, LOCK, RESULTS
 from bebert_ray.storage import Location, exists, read
 from bebert_ray.storage.artifacts import RECORD, UNFINISHED
-
-RESULTS = "results.json"
 
 Driver = Literal["at work", "not at work", "unknown"]
 
 
 @dataclass(frozen=True)
 class Record:
-    """What the record of an artifact says.
+    """The record of an artifact.
 
     Attributes:
-        state: whether there is one, and it can be read.
+        state: `waiting` if there is no record.
         time: when it was written, in seconds since the epoch.
-        seconds: what the artifact took to make.
+        seconds: duration of the training.
         held_out: primary metric on the selection split.
         dev: primary metric on the main reported split.
-        examples: of the data: training examples.
+        examples: number of training examples, in the record of the data.
     """
 
     state: Literal["done", "waiting", "damaged record"]
@@ -54,17 +53,17 @@ def read_config(run: Location) -> Config:
 
 
 def find_driver(run: Location) -> tuple[Driver, str]:
-    """Whether a driver is at work, and which; see `storage.lock`."""
+    """Whether a driver works on the run, and which process it is; see `storage.lock`."""
     if not run.is_local:
         return "unknown", ""
     try:
-        file = os.open(run.local / ".lock", os.O_RDONLY)
+        file = os.open(run.local / LOCK, os.O_RDONLY)
     except FileNotFoundError:
         return "not at work", ""
     except OSError:
         return "unknown", ""
     try:
-        # For some microseconds this one is shared with others who look, but with no driver.
+        # A shared lock: other readers may hold it at the same time, a driver may not.
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return "at work", os.pread(file, 500, 0).decode(errors="replace")
@@ -74,7 +73,7 @@ def find_driver(run: Location) -> tuple[Driver, str]:
 
 
 def read_record(artifact: Location) -> Record:
-    """What is recorded of an artifact. Its files are not looked at."""
+    """The record of an artifact; its files are not checked."""
     place = artifact / RECORD
     try:
         text = read(place)
@@ -100,11 +99,11 @@ def read_record(artifact: Location) -> Record:
 
 
 def read_results(run: Location, config: Config) -> dict[str, Any] | None:
-    """What `results.json` says, if it is there, whole, and of the run as it is configured now."""
+    """The content of `results.json`; None if it is missing, damaged or of other settings."""
     try:
         results: dict[str, Any] = json.loads(read(run / RESULTS))
         now, then = to_dict(config), results["config"]
-        # All else is fixed in a run, or does not touch the figures.
+        # Other settings cannot change in a run directory, or affect no figure.
         changed = [differing_keys(then[part], now[part]) for part in ("ensemble", "member")]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None

@@ -1,7 +1,7 @@
-"""Where each step of a run stands, and the whole.
+"""The status of a run and of each of its steps.
 
-What a record says is believed here; whether an artifact is whole, and made from the present inputs,
-is for the run itself to check.
+It relies on the records of the artifacts. Whether an artifact is complete and made from the present
+inputs, only the run itself checks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bebert_ray.config import Config
-from bebert_ray.config.recipes import MODEL, kind_of
+from bebert_ray.config.recipes import kind_of
+from bebert_ray.pipeline.layout import DATA, MODEL, Layout, member_name
 from bebert_ray.reporting.events import DRIVER, Event, Odometer, read_events
 from bebert_ray.reporting.run_files import (
     Driver,
@@ -26,39 +27,39 @@ from bebert_ray.reporting.run_files import (
 )
 from bebert_ray.storage import Location
 
-LATE = 10.0  # seconds by which an event may be recorded after the artifact that it led to
+LATE = 10.0  # seconds by which an event may be recorded after the artifact of its step
 
 State = Literal[
     "done",
     "running",
-    "stopped",  # begun, and nobody is at it
-    "begun",  # and whether somebody is at it cannot be known
+    "stopped",  # begun, and no process works on it
+    "begun",  # whether a process works on it is unknown
     "waiting",
-    "not needed",  # boosting has ended before it
+    "not needed",  # boosting ended before it
     "damaged record",
 ]
 
 
 @dataclass(frozen=True)
 class Row:
-    """Where a step stands; None is not known, or not yet.
+    """The status of a step; None where a value is not known, or not yet.
 
     Attributes:
         name: of the step, such as `teacher` or `member 000`.
         state: see `State`.
         round: of a member that trains in rounds, from 0.
-        epoch: the one at work, from 1, of `epochs`.
+        epoch: the present one, from 1, of `epochs`.
         step: training steps done, of `steps`, in the present fit.
-        loss: as last reported.
-        held_out: primary metric on the selection split: the model's if it is done, or the latest.
+        loss: the last one reported.
+        held_out: primary metric on the selection split, of the model or the latest evaluation.
         dev: primary metric on the main reported split, once it is done.
-        error: weighted error that gave the say.
-        alpha: a member's say.
-        examples_per_second: as last reported.
-        memory: the most that its process has held, in bytes.
-        seconds: what it took, or has taken since it was last taken up.
-        seen: seconds since it was last heard of.
-        restarts: how many processes died over it.
+        error: the weighted error that alpha follows from.
+        alpha: weight of a member in the vote.
+        examples_per_second: the last rate reported.
+        memory: peak memory of its process, in bytes.
+        seconds: duration of the training, or time since the last start.
+        seen: seconds since the last event.
+        restarts: number of processes that died.
         work: training steps in all of its fits; 0 if the number of examples is not known.
         work_done: those done.
     """
@@ -86,7 +87,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Status:
-    """Where a run stands.
+    """The status of a run.
 
     Attributes:
         run: the run directory.
@@ -96,11 +97,11 @@ class Status:
         schedule: of the members.
         rounds: in which a member trains; 1 unless the schedule is pipelined.
         seed: of the run.
-        driver: whether one is at work; unknown in an object store, which has no locks.
-        holder: which process that is, and where.
-        rows: one a step.
-        seconds_left: a guess from the speed so far; None where that would be a guess at random.
-        results: what is in `results.json`, once the run is finished.
+        driver: whether one works on the run; unknown in an object store, which has no locks.
+        holder: the process of the driver and its machine.
+        rows: one for each step.
+        seconds_left: estimate from the speed so far; None if it cannot be estimated.
+        results: content of `results.json`, once the run is finished.
     """
 
     run: str
@@ -118,21 +119,21 @@ class Status:
 
 
 def look(run: Location) -> Status:
-    """Where a run stands. Changes nothing.
+    """The status of a run. Changes nothing.
 
     Args:
         run: the run directory.
 
     Raises:
-        UserError: it is no run, or cannot be read.
+        UserError: the directory is no run, or cannot be read.
     """
     config = read_config(run)
     events = read_events(run)
     driver, holder = find_driver(run)
-    places = {"data": run / "data"} | {name: run / path for name, path in _steps(config).items()}
-    with ThreadPoolExecutor(16) as pool:  # an object store takes its time over each
+    places = {name: Layout(run).artifact(name) for name in (DATA, *_steps(config))}
+    with ThreadPoolExecutor(16) as pool:  # an object store needs up to a second for each
         records = dict(zip(places, pool.map(read_record, places.values()), strict=True))
-    examples = records.pop("data").examples
+    examples = records.pop(DATA).examples
     opened = max((event["time"] for event in events if event["stage"] == DRIVER), default=0.0)
     by_step: defaultdict[str, list[Event]] = defaultdict(list)
     for event in events:
@@ -166,16 +167,12 @@ def look(run: Location) -> Status:
     )
 
 
-def _steps(config: Config) -> dict[str, str]:
-    """The steps of a run by name, and where in it they are; see `ensemble.steps`."""
-    steps = {stage.name: stage.name for stage in kind_of(config).stages}
+def _steps(config: Config) -> list[str]:
+    """Names of the steps whose rows are shown, in order."""
+    steps = [stage.name for stage in kind_of(config).stages]
     for member in range(config.ensemble.members):
-        steps[f"member {member:03d}"] = f"members/{member:03d}"
-        for fold in config.ensemble.judges:
-            steps[f"member {member:03d} fold {fold}"] = f"members/{member:03d}-fold-{fold}"
-    if config.export.remainder != "none":
-        steps[MODEL] = MODEL
-    return steps
+        steps += [member_name(member, fold) for fold in (None, *config.ensemble.judges)]
+    return steps if config.export.remainder == "none" else [*steps, MODEL]
 
 
 _REPORTED = ("round", "epoch", "epochs", "step", "steps", "loss", "examples_per_second", "memory")
@@ -184,14 +181,14 @@ _REPORTED = ("round", "epoch", "epochs", "step", "steps", "loss", "examples_per_
 def _row(
     name: str, record: Record, events: list[Event], driver: Driver, opened: float, work: int
 ) -> Row:
-    """Where a step stands.
+    """The status of a step.
 
     Args:
-        name: the step.
+        name: of the step.
         record: of its artifact.
-        events: that tell of it, the oldest first.
-        driver: whether one is at work.
-        opened: when a driver last took the run up.
+        events: of the step, the oldest first.
+        driver: whether one works on the run.
+        opened: when a driver last began to work on it.
         work: training steps in all fits of the step.
     """
     now = time.time()
@@ -209,7 +206,7 @@ def _row(
             if event["kind"] == "progress":
                 work_done = min(work, odometer.advance(event))
     last: Event = reports[-1] if reports else {}
-    say = next((event for event in reversed(events) if event["kind"] == "boost"), {})
+    boost = next((event for event in reversed(events) if event["kind"] == "boost"), {})
     held_out = next((e["score"] for e in reversed(reports) if e["score"] is not None), None)
     return Row(
         name,
@@ -217,8 +214,8 @@ def _row(
         **{key: last.get(key) for key in _REPORTED},
         held_out=record.held_out if state == "done" else held_out,
         dev=record.dev if state == "done" else None,
-        error=say.get("error"),
-        alpha=say.get("alpha"),
+        error=boost.get("error"),
+        alpha=boost.get("alpha"),
         seconds=seconds,
         seen=max(0.0, now - events[-1]["time"]) if events else None,
         restarts=sum(event["kind"] == "restart" for event in events),
@@ -244,7 +241,7 @@ def _section(config: Config, name: str) -> Any:
 
 
 def _seconds_left(config: Config, rows: list[Row]) -> float | None:
-    """A guess: what is left goes as fast as its like did last, as many at once as now."""
+    """An estimate: steps of a kind go on at its last speed, and as many at a time as now."""
     stages = {MODEL, *(stage.name for stage in kind_of(config).stages)}
     speed: dict[str, float] = {}
     left: dict[str, int] = {}

@@ -1,7 +1,7 @@
-"""What TensorBoard reads: event files, as bytes that can be appended.
+"""Event files for TensorBoard, as bytes to append.
 
-`tensorboardX` knows the messages and the checksum. Its `SummaryWriter` is not used: it writes from
-a thread and keeps a file open for each stage, and on a full disk it waits for ever.
+`tensorboardX` has the messages and the checksum. Its `SummaryWriter` is not used: it writes from a
+thread, keeps a file open for each stage, and never returns when the disk is full.
 
 Source: the format of TFRecord, https://www.tensorflow.org/tutorials/load_data/tfrecord
 """
@@ -18,12 +18,12 @@ from tensorboardX.record_writer import masked_crc32c
 
 
 def opening() -> bytes:
-    """What an event file starts with."""
+    """The first record of an event file."""
     return _record(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
 
 def scalars(values: Mapping[str, float], step: int) -> bytes:
-    """A point of each of some curves.
+    """A record with one point of each curve.
 
     Args:
         values: the value of each, by name.

@@ -1,21 +1,31 @@
-"""Where and how a run lies on disk or in an object store. Nothing else in the package knows."""
+"""Where and how a run lies on disk or in an object store. Nothing else in the package knows.
 
-from bebert_ray.storage.artifacts import Artifact, Miss, commit, fetch, find
-from bebert_ray.storage.files import (
-    check_unlocked,
-    exists,
-    keep,
-    link,
-    local_copy,
-    lock,
-    names,
-    read,
-    remove,
-    sweep,
-    write_atomic,
-)
-from bebert_ray.storage.hashing import fingerprint, hash_arrays
-from bebert_ray.storage.location import Location
+The names below are imported when they are first used. `storage.disk` and `storage.hashing` can so
+be used without pyarrow, which the other modules need.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bebert_ray.storage.artifacts import Artifact, Miss, commit, fetch, find
+    from bebert_ray.storage.files import (
+        check_unlocked,
+        exists,
+        keep,
+        link,
+        local_copy,
+        lock,
+        names,
+        read,
+        remove,
+        sweep,
+        write_atomic,
+    )
+    from bebert_ray.storage.hashing import fingerprint, hash_arrays
+    from bebert_ray.storage.location import Location
 
 __all__ = [
     "Artifact",
@@ -38,3 +48,23 @@ __all__ = [
     "sweep",
     "write_atomic",
 ]
+
+_MODULES = {
+    "artifacts": ("Artifact", "Miss", "commit", "fetch", "find"),
+    "hashing": ("fingerprint", "hash_arrays"),
+    "location": ("Location",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module of a public name, and remember the name here (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"{__name__}.{_MODULE_OF.get(name, 'files')}")
+    value = globals()[name] = getattr(module, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -200,7 +200,7 @@ def lock(place: Path | Location, patience: float = 0.0) -> Iterator[None]:
     directory = location.local
     with explained("lock", location):
         directory.mkdir(parents=True, exist_ok=True)
-        file = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT)
+        file = os.open(directory / copies.LOCK, os.O_RDWR | os.O_CREAT)
     try:
         with explained("lock", location):
             deadline = time.monotonic() + patience

@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bebert_ray.config.recipes import Stage, activation_bits
+from bebert_ray.config.bits import Bits
+from bebert_ray.config.recipes import Stage
 from bebert_ray.config.schema import BinaryConfig, HalfConfig, TeacherConfig, TernaryConfig
 from bebert_ray.data.batches import collate, epoch_batches
-from bebert_ray.nn.bert import copy_of, load_encoder, without_dropout
+from bebert_ray.nn.bert import copy_of, without_dropout
 from bebert_ray.nn.binarize import binarize_
+from bebert_ray.nn.checkpoint import load_encoder
 from bebert_ray.nn.narrow import importance, narrow_
 from bebert_ray.nn.quantizers import calibrate_
 from bebert_ray.nn.split import split_, ternarize_
@@ -56,7 +58,7 @@ def train_ternary(work: Work, stage: Stage) -> Model:
     """Ternarize the half model and distil it: hidden states and attention, then predictions."""
     [parent] = stage.parents
     model = without_dropout(work.parent(parent))
-    ternarize_(model, activation_bits(work.config.bits))
+    ternarize_(model, Bits.parse(work.config.bits).activations)
     return _distil(work, stage, model, work.config.ternary)
 
 
@@ -78,7 +80,7 @@ def train_binary(work: Work, stage: Stage) -> Model:
     model = without_dropout(work.parent(parent))
     binarize_(
         model,
-        activation_bits(stage.bits),
+        Bits.parse(stage.bits).activations,
         elastic=settings.activations == "elastic",
         softmax=settings.attention == "softmax",
         two_sets=settings.two_sets,

@@ -21,7 +21,8 @@ from bebert_ray.config.recipes import Kind, kind_of
 from bebert_ray.data.columns import Columns
 from bebert_ray.data.metrics import evaluate, primary
 from bebert_ray.data.tasks import Task
-from bebert_ray.nn.bert import Checkpoint, load_model, save_model
+from bebert_ray.nn.bert import load_model, save_model
+from bebert_ray.nn.checkpoint import Checkpoint
 from bebert_ray.nn.costs import costs, total
 from bebert_ray.storage import Artifact, Location, commit, fetch
 from bebert_ray.training import parallel

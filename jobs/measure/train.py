@@ -119,8 +119,9 @@ def _batch() -> dict[str, Any]:
 
 def _make_member(directory: Path, bits: str) -> None:
     """The bundled encoder at half width, ternarized and split, as the split stage leaves it."""
-    from bebert_ray.config.recipes import activation_bits
-    from bebert_ray.nn.bert import find_checkpoint, load_encoder, save_model, without_dropout
+    from bebert_ray.config.bits import Bits
+    from bebert_ray.nn.bert import save_model, without_dropout
+    from bebert_ray.nn.checkpoint import find_checkpoint, load_encoder
     from bebert_ray.nn.narrow import narrow_
     from bebert_ray.nn.quantizers import calibrate_
     from bebert_ray.nn.split import split_, ternarize_
@@ -128,7 +129,7 @@ def _make_member(directory: Path, bits: str) -> None:
 
     model = load_encoder(find_checkpoint("bundled"), LABELS, dropout=0.0)
     narrow_(without_dropout(model), 0.5)
-    ternarize_(model, activation_bits(bits))
+    ternarize_(model, Bits.parse(bits).activations)
     calibrate_(model, inputs_of(_batch()))
     split_(model)
     directory.mkdir()
@@ -150,7 +151,7 @@ def _baseline_step() -> Callable[[], object]:
     import torch
     from transformers import BertForSequenceClassification
 
-    from bebert_ray.nn.bert import find_checkpoint
+    from bebert_ray.nn.checkpoint import find_checkpoint
 
     path = find_checkpoint("bundled").path
     model = BertForSequenceClassification.from_pretrained(path, num_labels=LABELS).train()

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bebert_ray.boosting.vote import combine, staged
+from bebert_ray.boosting.vote import combine, outputs, shares, staged
 
 rng = np.random.default_rng(0)
 
@@ -72,3 +72,18 @@ def test_scores_are_probabilities_and_only_ratios_and_sets_of_members_matter(alp
 def test_bad_input_is_refused(logits, alphas, message):
     with pytest.raises(ValueError, match=message):
         combine(logits, alphas)
+
+
+def test_shares_sum_to_one_and_are_even_without_alphas():
+    np.testing.assert_array_equal(shares([1, 3]), [0.25, 0.75])
+    np.testing.assert_array_equal(shares([0.0] * 4), [0.25] * 4)
+    for alphas in ([], [[1.0]], [-1.0], [np.inf]):
+        with pytest.raises(ValueError, match="alphas"):
+            shares(alphas)
+
+
+@pytest.mark.parametrize("labels", [1, 2, 3])
+def test_scores_are_the_shares_of_the_outputs(labels):
+    logits = rng.normal(size=(3, 5, labels))
+    expected = np.tensordot(shares([2, 0, 1]), outputs(logits), axes=1)
+    np.testing.assert_allclose(combine(logits, [2, 0, 1]), expected, rtol=1e-12)

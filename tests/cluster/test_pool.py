@@ -151,11 +151,11 @@ def step(pool, request):
             place.local.mkdir(exist_ok=True)
             Path(made["path"].path + ".deaths").write_text(str(deaths))
         if not name.startswith("member"):
-            return Step(name, name, name, **made)
+            return Step(name, name, "stage", **made)
         _, member, *round = name.split()
         weight = np.full((int(round[1]) + 1 if round else 2, 86), 1 / 86)
-        trainee, stage = f"member {member}", "round" if round else "member"
-        return Step(name, trainee, stage, **made, member=int(member), sample_weight=weight)
+        trainee, kind = f"member {member}", "round" if round else "member"
+        return Step(name, trainee, kind, **made, member=int(member), sample_weight=weight)
 
     return step
 

@@ -13,7 +13,7 @@ from bebert_ray.cluster.resources import Allotment, connected
 from bebert_ray.cluster.scoring import SharedScoring
 from bebert_ray.config import ResourcesConfig
 from bebert_ray.data.columns import Columns
-from bebert_ray.nn.bert import find_checkpoint, load_encoder
+from bebert_ray.nn.checkpoint import find_checkpoint, load_encoder
 from bebert_ray.nn.split import split_, ternarize_
 from bebert_ray.training.fit import predict, predict_batches
 

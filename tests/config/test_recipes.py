@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from bebert_ray.config import Config, load_config
-from bebert_ray.config.recipes import KINDS, STAGE_NAMES, activation_bits, kind_of
+from bebert_ray.config.recipes import KINDS, STAGE_NAMES, kind_of
 from bebert_ray.config.schema import FULL_WIDTH
 
 
@@ -61,10 +61,6 @@ def test_the_width_follows_the_bits():
         config = load_config(None, ["task=mrpc", f"bits={bits}"])
         assert config.width == (1.0 if bits in FULL_WIDTH else 0.5)
     assert load_config(None, ["task=mrpc", "width=0.25"]).width == 0.25
-
-
-def test_activation_bits():
-    assert [activation_bits(bits) for bits in ("1-1-8", "1-1-1")] == [8, 1]
 
 
 def test_status_need_not_load_torch():

@@ -97,3 +97,11 @@ def test_batching_does_not_show(tokenizer, monkeypatch):
     whole = tokenize(split, tokenizer, 64)
     monkeypatch.setattr("bebert_ray.data.columns._TOKENIZE_BATCH", 4)
     same(whole, tokenize(split, tokenizer, 64))
+
+
+def test_texts_of_another_language_are_told(tokenizer, caplog):
+    labels = np.zeros(2, np.int64)
+    tokenize(Split((["the film", "жжж"],), labels), tokenizer, 16)
+    assert not caplog.text
+    tokenize(Split((["ъъъ ъъъ", "жжж"],), labels), tokenizer, 16)
+    assert "3 of 3 tokens are unknown to the tokenizer ([UNK])" in caplog.text

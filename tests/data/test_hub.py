@@ -65,7 +65,7 @@ def test_a_hub_out_of_reach_leaves_the_cache(online, monkeypatch, way):
     release = threading.Event()
     act = fail if way == "refuses" else release.wait
     monkeypatch.setattr(huggingface_hub, "get_session", lambda: Session(act))
-    monkeypatch.setattr("bebert_ray.data.hub.PROBE_SECONDS", 0.2)
+    monkeypatch.setattr("bebert_ray.hub.PROBE_SECONDS", 0.2)
     seen = hub_copy(monkeypatch, "train", "validation", sentence=["A"], label=[1])
     start = time.perf_counter()
     assert len(load_hub("sst2").train) == 1

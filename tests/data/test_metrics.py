@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import rankdata
+from scipy.stats import pearsonr, rankdata, spearmanr
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from bebert_ray.data.metrics import evaluate, is_no_better_than_chance, primary
+from bebert_ray.data.metrics import _METRICS, evaluate, is_no_better_than_chance, primary
 from bebert_ray.data.tasks import TASKS
 from bebert_ray.errors import RunError
 
@@ -93,3 +94,37 @@ def test_primary_is_the_first():
     }
     many = replace(TASKS["sst2"], labels=tuple("abcde"))
     assert evaluate(many, logits([4, 0], classes=5), np.array([4, 1])) == {"accuracy": 0.5}
+
+
+@given(
+    st.integers(2, 5).flatmap(
+        lambda classes: st.lists(
+            st.lists(st.integers(0, classes - 1), min_size=7, max_size=7), min_size=2, max_size=5
+        )
+    )
+)
+def test_batched_class_metrics_are_those_of_scikit_learn(rows):
+    labels, predicted = np.array(rows[0]), np.array(rows[1:])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a single class on both sides
+        theirs = {
+            "accuracy": [accuracy_score(labels, row) for row in predicted],
+            "matthews": [matthews_corrcoef(labels, row) for row in predicted],
+            "f1": [f1_score(labels == 1, row == 1, zero_division=0.0) for row in predicted],
+        }
+    for name, expected in theirs.items():
+        np.testing.assert_allclose(_METRICS[name](predicted, labels), expected, atol=1e-12)
+
+
+@given(st.integers(0, 10**6), st.integers(3, 30), st.sampled_from([1, 1e-6, 1e6]))
+def test_batched_correlations_are_those_of_scipy(seed, n, scale):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) // 2  # with ties, and never all the same
+    predicted = scale * (rng.normal(size=(3, n)).round(1) + 5)
+    predicted[2] = 0.1 * scale  # whose mean need not be itself
+    for name, theirs in (("pearson", pearsonr), ("spearman", spearmanr)):
+        values = _METRICS[name](predicted, labels)
+        for row, value in zip(predicted[:2], values, strict=False):
+            if np.ptp(row):
+                assert value == pytest.approx(theirs(labels, row)[0], abs=1e-9)
+        assert values[2] == 0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bebert_ray.data.tables import read_table, read_tsv, spelled_labels, to_split
+from bebert_ray.data.tables import read_table, similar_labels, spelled_labels, table_of, to_split
 from bebert_ray.errors import UserError
 
 RECORDS = [
@@ -63,7 +63,7 @@ def test_missing_column_names_those_there(tmp_path, suffix):
         ("a.csv", 'text,label\n"two\nlines",1\nalone\n', "line 4: expected 2 columns, found 1"),
         ("a.csv", 'text,label\nfine,1\n"open,1\n', "line 3: not valid CSV"),
         ("a.jsonl", '{"text": "x", "label": 1}\n{"text": \n', "line 2: not valid JSON"),
-        ("a.jsonl", '{"text": "x", "label": 1}\n[1]\n', "line 2: expected one JSON object"),
+        ("a.jsonl", '{"text": "x", "label": 1}\n[1]\n', "line 2: not a JSON object"),
         ("a.jsonl", '{"text": "x", "label": 1}\n\n{"text": "x"}\n', "line 3: there is no column"),
         ("a.tsv", "", "is empty"),
         ("a.parquet", "text\tlabel\n", "cannot be read as Parquet"),
@@ -87,20 +87,20 @@ def test_missing_file(tmp_path):
 def test_bad_encoding_names_the_line(tmp_path):
     path = tmp_path / "latin.tsv"
     path.write_bytes("text\tlabel\nfine\t1\ncafé\t1\n".encode("latin-1"))
-    with pytest.raises(UserError, match="line 3: not UTF-8"):
-        read_tsv(path, WANTED)
+    with pytest.raises(UserError, match="line 3: column 'text' holds what is not UTF-8 text"):
+        to_split(read_table(path, WANTED), ["text"], "label", ["1"])
 
 
 def test_byte_order_mark_and_carriage_returns(tmp_path):
     path = tmp_path / "windows.tsv"
     path.write_bytes(b"\xef\xbb\xbftext\tlabel\r\nfine\t1\r\n")
-    assert read_tsv(path, WANTED).columns == {"text": ["fine"], "label": ["1"]}
+    assert read_table(path, WANTED).columns == {"text": ["fine"], "label": ["1"]}
 
 
 def test_skipped_rows_keep_the_line_numbers_of_the_others(tmp_path):
     path = tmp_path / "broken.tsv"
     path.write_text("text\tlabel\na\t1\nhalf\nb\tmaybe\n")
-    table = read_tsv(path, WANTED, skip_broken=True)
+    table = read_table(path, WANTED, skip_bad=True)
     assert list(table.lines) == [2, 4]
     with pytest.raises(UserError, match="line 4: label 'maybe'"):
         to_split(table, ["text"], "label", ["0", "1"])
@@ -116,7 +116,7 @@ def test_tsv_keeps_any_text_as_it_is(tmp_path_factory, texts):
     path.write_text(
         "text\tlabel\n" + "".join(f"{text}\t1\n" for text in texts), encoding="utf-8", newline=""
     )
-    assert read_tsv(path, WANTED).columns["text"] == texts
+    assert read_table(path, WANTED).columns["text"] == texts
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_header_without_rows(tmp_path):
     path = tmp_path / "a.tsv"
     path.write_text("text\tlabel\n")
     with pytest.raises(UserError, match="holds no examples"):
-        to_split(read_tsv(path, WANTED), ["text"], "label", ["0", "1"])
+        to_split(read_table(path, WANTED), ["text"], "label", ["0", "1"])
 
 
 def test_labels_of_any_type_are_spelled_as_strings(tmp_path):
@@ -166,3 +166,42 @@ def test_missing_label_of_a_data_frame(tmp_path):
     table = read_table(write(tmp_path / "a.parquet", records), WANTED)
     with pytest.raises(UserError, match="row 2: no label"):
         spelled_labels(table, "label")
+
+
+@pytest.mark.parametrize("label", [["a", "b"], {"a": 1}, []])
+def test_labels_that_are_no_single_value(tmp_path, label):
+    records = [{"text": "x", "label": ["c"]}, {"text": "x", "label": label}]
+    table = read_table(
+        write(tmp_path / "a.jsonl", [{"text": "x", "label": "ok"}, *records]), WANTED
+    )
+    with pytest.raises(UserError, match=r"line 2: label \['c'\] in column 'label' is not a single"):
+        spelled_labels(table, "label")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("score", [1e300, -1e39])
+def test_scores_out_of_range(tmp_path, suffix, score):
+    records = [{"text": "x", "label": 0.5}, {"text": "x", "label": score}]
+    table = read_table(write(tmp_path / f"a{suffix}", records), WANTED)
+    with pytest.raises(UserError, match=r"(line 3|line 2|row 2): score .* is out of range"):
+        to_split(table, ["text"], "label", None)
+
+
+def test_a_score_of_many_digits(tmp_path):
+    table = read_table(write(tmp_path / "a.jsonl", [{"text": "x", "label": 10**400}]), WANTED)
+    with pytest.raises(UserError, match="line 1: score a number of more than 300 digits must be"):
+        to_split(table, ["text"], "label", None)
+
+
+def test_tables_in_memory_are_checked_as_files_are():
+    double = pa.Table.from_arrays([pa.array(["a"])] * 2, ["text", "text"])
+    with pytest.raises(UserError, match="train: 2 columns are named 'text'"):
+        table_of("train", double, ["text"])
+    bad = pa.table({"text": pa.array([b"\xff"]).view(pa.string()), "label": ["a"]})
+    with pytest.raises(UserError, match="train, row 1: column 'text' holds what is not UTF-8"):
+        to_split(table_of("train", bad, WANTED), ["text"], "label", ["a"])
+
+
+def test_similar_labels():
+    assert similar_labels(["a", "b", "nan"]) == []
+    assert similar_labels(["A", "a", "0.0", "0"]) == [["A", "a"], ["0.0", "0"]]

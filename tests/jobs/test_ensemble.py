@@ -138,7 +138,7 @@ def test_a_checkpoint_that_cannot_be_used(
 
 
 def test_bundled_weights_with_another_hash(refused, monkeypatch):
-    monkeypatch.setattr("bebert_ray.nn.bert.BUNDLED_SHA256", 64 * "0")
+    monkeypatch.setattr("bebert_ray.nn.checkpoint.BUNDLED_SHA256", 64 * "0")
     assert re.search("SHA-256 .* expected 0{64}; reinstall", refused("model=bundled"))
 
 

@@ -29,7 +29,7 @@ def job(capsys):
 def _packed(tmp_path_factory, tiny_checkpoint):
     import torch
 
-    from bebert_ray.nn.bert import find_checkpoint, load_encoder, load_tokenizer
+    from bebert_ray.nn.checkpoint import find_checkpoint, load_encoder, load_tokenizer
     from bebert_ray.nn.split import split_, ternarize_
     from bebert_ray.packed import packed_model
 

@@ -86,7 +86,7 @@ def test_members_that_fit_nowhere(tiny_run, tmp_path, capsys, monkeypatch):
     from bebert_ray.cluster.resources import Node
 
     nodes = nullcontext([Node(cpu=2, gpu=0, memory=8e9)])
-    monkeypatch.setattr("bebert_ray.sweep.search.connected", lambda _: nodes)
+    monkeypatch.setattr("bebert_ray.sweeps.search.connected", lambda _: nodes)
     overrides = (*SPACE, f"output={tmp_path / 'sweep'}", "resources.num_cpus=null")
     assert run_here(*tiny_run, *overrides, "resources.member.cpu=3") == 2
     assert re.search(r"resources\.member: 3 CPUs.* fit on no machine", capsys.readouterr().err)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers import BertForSequenceClassification
 
-from bebert_ray.nn.bert import find_checkpoint, load_encoder
 from bebert_ray.nn.binarize import binarize_
+from bebert_ray.nn.checkpoint import find_checkpoint, load_encoder
 from bebert_ray.nn.narrow import Importance, narrow_
 from bebert_ray.nn.quantizers import calibrate_
 from bebert_ray.nn.split import split_, ternarize_

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
-from bebert_ray.nn.bert import find_checkpoint, load_encoder
+from bebert_ray.nn.checkpoint import find_checkpoint, load_encoder
 from bebert_ray.nn.costs import Cost, Total, costs, total
 from bebert_ray.nn.layers import SplitEmbedding, SplitLinear, TernaryEmbedding, TernaryLinear
 from bebert_ray.nn.narrow import narrow_

@@ -26,7 +26,6 @@ from bebert_ray.boosting.vote import combine
 from bebert_ray.errors import UserError
 from bebert_ray.nn.costs import costs, total
 from bebert_ray.packed import BebertConfig, BebertForSequenceClassification, packed_model
-from bebert_ray.packed.model import combine_logits
 from bebert_ray.packed.quantizer import PackedConfig
 from bebert_ray.packed.summary import stored_bytes
 
@@ -204,13 +203,92 @@ def test_regression_gives_the_mean(
     assert answer["label"] == "score"
 
 
-@pytest.mark.parametrize("alphas", [[1.0, 2.0, 0.5], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
 @pytest.mark.parametrize("labels", [1, 2, 3])
-def test_logits_combine_as_scores_do(alphas: list[float], labels: int) -> None:
-    logits = 5 * torch.randn(3, 6, labels)
-    combined = combine_logits(logits, torch.tensor(alphas))
-    scores = combined if labels == 1 else combined.softmax(-1)
-    np.testing.assert_allclose(scores, combine(logits, alphas), atol=2e-6)
+def test_labels_give_the_loss_of_the_ensemble(member: Member, batch: Batch, labels: int) -> None:
+    names = None if labels == 1 else [str(k) for k in range(labels)]
+    members = [member(seed, labels=labels) for seed in range(2)]
+    model = packed_model(members, [1.0, 0.5], names, ["text"])
+    wanted = torch.tensor([0.5, -1.0, 2.0]) if labels == 1 else torch.tensor([0, labels - 1, 1])
+    with torch.no_grad():
+        output = model(**batch, labels=wanted)
+    logits = output.logits
+    if labels == 1:
+        expected = (logits[:, 0] - wanted).square().mean()
+    else:
+        expected = -logits.log_softmax(-1)[torch.arange(3), wanted].mean()
+    torch.testing.assert_close(output.loss, expected)
+    assert torch.equal(logits, logits_of(model, batch))
+    assert model(**batch).loss is None
+
+
+def test_one_member_has_the_loss_that_bert_has(member: Member, batch: Batch) -> None:
+    one = member()
+    one.config.problem_type = "single_label_classification"
+    wanted = torch.tensor([0, 1, 1])
+    expected = one(**batch, labels=wanted).loss
+    assert torch.equal(
+        packed_model([one], [1.0], LABELS, ["a"])(**batch, labels=wanted).loss, expected
+    )
+
+
+def test_outputs_as_a_tuple(member: Member, batch: Batch) -> None:
+    model = packed_model([member(0), member(1)], [1.0, 0.5], LABELS, ["text"])
+    output = model(**batch, labels=torch.tensor([0, 1, 1]))
+    loss, logits, each = model(**batch, labels=torch.tensor([0, 1, 1]), return_dict=False)
+    assert torch.equal(loss, output.loss) and torch.equal(logits, output.logits)
+    assert torch.equal(each, output.member_logits)
+    assert len(model(**batch, return_dict=False)) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["output_hidden_states", "output_attentions", "inputs_embeds", "position_ids", "other"]
+)
+def test_what_is_not_supported_is_named(member: Member, batch: Batch, name: str) -> None:
+    model = packed_model([member()], [1.0], LABELS, ["text"])
+    with pytest.raises(TypeError, match=f"does not support {name}"):
+        model(**batch, **{name: True})
+    model(**batch, **{name: None})
+    model(**batch, **{name: False})
+
+
+def test_other_floats_are_refused(member: Member, batch: Batch) -> None:
+    model = packed_model([member()], [1.0], LABELS, ["text"])
+    expected = logits_of(model, batch)
+    for call in ("half", "bfloat16", "double"):
+        with pytest.raises(TypeError, match=rf"float32: \.{call}\(\) is not supported"):
+            getattr(model, call)()
+    for arguments in ({"dtype": torch.float16}, {"device": "cpu", "dtype": torch.float64}):
+        with pytest.raises(TypeError, match=r"float32: \.to\(torch"):
+            model.to(**arguments)
+    with pytest.raises(TypeError, match=r"\.to\(torch.bfloat16\)"):
+        model.to(torch.bfloat16)
+    assert model.to("cpu").float().to(torch.float32) is model
+    assert torch.equal(logits_of(model, batch), expected)
+
+
+@pytest.mark.parametrize("bits", [8, 4, 1])
+def test_torch_can_export_two_members(member: Member, batch: Batch, bits: int) -> None:
+    members = [member(seed, bits) for seed in range(2)]
+    model = packed_model(members, [1.0, 0.5], LABELS, ["text"])
+    exported = torch.export.export(model, (), batch, strict=False).module()
+    torch.testing.assert_close(exported(**batch).logits, logits_of(model, batch))
+
+
+def test_all_that_is_for_the_hub_reaches_it(
+    member: Member, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed: list[Any] = []
+    monkeypatch.setattr(
+        BebertForSequenceClassification,
+        "push_to_hub",
+        lambda self, repo_id, **options: pushed.append((repo_id, options)),
+    )
+    model = packed_model([member()], [1.0], LABELS, ["text"])
+    options = {"private": True, "commit_message": "x", "revision": "y", "token": "z", "tags": ["t"]}
+    model.save_pretrained(tmp_path / "one", push_to_hub=True, **options)
+    model.save_pretrained(tmp_path / "two", push_to_hub=True, repo_id="me/it", private=True)
+    model.save_pretrained(tmp_path / "three", private=True)
+    assert pushed == [("one", options), ("me/it", {"private": True})]
 
 
 def test_it_can_be_pushed_to_the_hub(

@@ -13,7 +13,8 @@ from transformers import BertConfig
 from bebert_ray.config import load_config
 from bebert_ray.nn.bert import outline
 from bebert_ray.nn.costs import costs, total
-from bebert_ray.packed.summary import member_config, print_summary, stored_bytes, summarize
+from bebert_ray.packed.summary import print_summary, stored_bytes, summarize
+from bebert_ray.pipeline.costs import member_config
 
 
 def bert_base(*overrides: str) -> BertConfig:

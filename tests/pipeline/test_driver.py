@@ -10,8 +10,9 @@ import torch
 import yaml
 
 from bebert_ray.pipeline.driver import make_plan
-from bebert_ray.predict.classifier import Classifier, read_card
+from bebert_ray.pipeline.results import Results, to_json
 from bebert_ray.reporting.html import page
+from bebert_ray.scoring.classifier import Classifier, read_card
 from bebert_ray.storage import Location, find
 from bebert_ray.training import stages
 from bebert_ray.training.work import load_logits
@@ -76,6 +77,17 @@ def test_predictions_are_those_that_are_scored(runner, finished):
     assert len(hits) == 40  # dev
     assert np.mean(hits) == pytest.approx(finished.headline(finished.scores))
     assert "an ensemble of 2" in page(finished, Location.of(runner.output))
+
+
+def test_results_read_back_give_the_same_report(runner, finished):
+    read = Results.from_json(json.loads(to_json(finished.everything(), indent=2)))
+    assert read == finished
+    assert page(read, Location.of(runner.output)) == page(finished, Location.of(runner.output))
+    [label, *_] = [label for label, _ in read.predictions]
+    assert isinstance(label, int)
+    for member, predicted in zip(read.members, read.member_predictions, strict=True):
+        hits = [label == one for (label, _), one in zip(read.predictions, predicted, strict=True)]
+        assert np.mean(hits) == pytest.approx(read.headline(member.scores))
 
 
 def test_two_runs_from_scratch_give_the_same_bits_and_another_seed_gives_others(

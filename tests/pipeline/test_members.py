@@ -13,7 +13,7 @@ from bebert_ray.config.recipes import STAGE_NAMES
 from bebert_ray.data.columns import Columns
 from bebert_ray.data.corpus import Corpus, Split
 from bebert_ray.data.tasks import TASKS
-from bebert_ray.nn.bert import Checkpoint
+from bebert_ray.nn.checkpoint import Checkpoint
 from bebert_ray.pipeline.members import Ensemble, keep_weights, member_steps
 from bebert_ray.pipeline.prepare import Prepared
 from bebert_ray.storage import Artifact, Location
@@ -131,7 +131,7 @@ def test_a_first_member_worse_than_chance_is_kept():
     ensemble = make("ensemble.members=3")
     ensemble.advance(*made(*ensemble.start(), wrong=range(5)))
     assert ensemble.finished
-    assert [member.alpha for member in ensemble.members] == [1.0]
+    assert [member.alpha for member in ensemble.members] == [0.0]
     assert ensemble.note.endswith("(weighted error 0.625): boosting ends with it")
 
 
@@ -351,7 +351,7 @@ def test_a_member_learns_from_those_before_it_as_they_were_a_round_ago(world, ra
     if better:
         assert kept == [(f"member {i:03d}", boosts[i].alpha, boosts[i].error) for i in better]
     else:
-        assert kept == [("member 000", 1.0, boosts[0].error)]
+        assert kept == [("member 000", 0.0, boosts[0].error)]
     left_out = [name.split(" is ")[0] for name in ensemble.note.split("; ") if name]
     assert left_out == [f"member {i:03d}" for i in range(world.members) if i not in better]
     for member in ensemble.members:
@@ -443,7 +443,7 @@ def test_of_members_that_are_all_worse_than_chance_the_first_is_kept():
     while due:
         due += ensemble.advance(*made(due.pop(0), wrong=range(N)))
     assert ensemble.finished
-    assert [(member.name, member.alpha) for member in ensemble.members] == [("member 000", 1.0)]
+    assert [(member.name, member.alpha) for member in ensemble.members] == [("member 000", 0.0)]
     assert ensemble.note.count("it is left out") == 3
 
 

@@ -1,23 +1,11 @@
 """What a run ends with."""
 
-import io
 import json
 from dataclasses import replace
 
 import pytest
-from rich.console import Console
 
-from bebert_ray.cluster.resources import Allotment, Allotments, Node
-from bebert_ray.pipeline.results import (
-    Model,
-    Packed,
-    Results,
-    draw,
-    print_plan,
-    print_table,
-    to_json,
-)
-from bebert_ray.storage import Location
+from bebert_ray.pipeline.results import Model, Packed, Results, to_json
 
 METRICS = ("accuracy", "f1")
 
@@ -56,18 +44,6 @@ def results():
         config={"task": "mnli"},
         versions={"torch": "2"},
     )
-
-
-def printed(results):
-    out = io.StringIO()
-    print_table(results, Console(file=out, width=120))
-    return out.getvalue()
-
-
-def rows(results):
-    """Cells of the table's rows, by the first of each."""
-    lines = [line.split("│")[1:-1] for line in printed(results).splitlines() if "│" in line]
-    return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
 
 
 def test_the_summary_has_the_keys_that_scripts_count_on(results):
@@ -113,75 +89,87 @@ def test_everything_holds_all_splits_sizes_and_the_configuration(results):
     assert json.loads(to_json(everything, indent=2)) == everything
 
 
-def test_the_table_sets_the_models_side_by_side(results):
-    table = rows(results)
-    assert list(table) == [
+PACKED = Packed("fp16", {"weights": 10_620_000, "file": 12_970_000}, scores(0.55), 0.001234)
+
+
+@pytest.mark.parametrize("packed", [None, PACKED])
+@pytest.mark.parametrize("classes", [("entailment", "neutral", "contradiction"), None])
+def test_results_are_read_back(results, packed, classes):
+    results = replace(results, packed=packed, classes=classes)
+    assert Results.from_json(json.loads(to_json(results.everything(), indent=2))) == results
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 2}, "newer version"),
+        ({"version": "x"}, "newer version"),
+        ({"version": None}, "newer version"),
+        ({"models": []}, "missing or wrong"),
+        ({"models": [{"name": "teacher", "what": 1}] * 5}, "missing or wrong"),
+        ({"packed": {"bytes": 1}}, "missing or wrong"),
+        ({"predictions": {"labels": [1], "ensemble": []}}, "shorter"),
+        ({"ensemble": 0.1}, "contradict"),
+        ({"members": []}, "missing or wrong|contradict"),
+    ],
+)
+def test_other_content_is_refused(results, change, message):
+    with pytest.raises(ValueError, match=message):
+        Results.from_json(results.everything() | change)
+
+
+def test_content_of_an_older_version_and_with_less_is_refused(results):
+    content = results.everything()
+    for key in ("version", "classes", "config", "staged", "seed"):
+        fewer = {name: value for name, value in content.items() if name != key}
+        with pytest.raises(ValueError, match="older version" if key == "version" else key):
+            Results.from_json(fewer)
+
+
+def test_scores_are_attributes(results):
+    assert results.ensemble == pytest.approx(0.57)
+    assert results.start == results.summary()["ternary"]
+    assert results.teacher == pytest.approx(0.92)
+    assert results.member_scores == [pytest.approx(0.52), pytest.approx(0.42)]
+    assert results.mean_member == pytest.approx(0.47)
+    assert results.alphas == [1.5, 0.5]
+    assert results.seconds == pytest.approx(75.49)
+    assert results.model is None
+    assert replace(results, packed=PACKED).model == "/runs/mnli/model"
+
+
+def test_the_rows_of_the_table(results):
+    rows = results.table()
+    assert [row["model"] for row in rows] == [
         *("teacher", "half", "ternary", "member 000", "member 001", "ensemble of 2")
     ]
-    assert table["half"] == [
-        *("0.8200", "0.8210", "0.8300", "0.8310"),  # both metrics on both dev splits
-        *("0.8100", "", "25.00", "4.0x", "20"),  # held out, alpha, MB, smaller, seconds
-    ]
-    assert table["member 001"][-4:] == ["0.500", "1.00", "100.0x", "8"]
-    # The ensemble is as large as its members together, and took all that was done.
-    assert table["ensemble of 2"][-4:] == ["", "2.00", "50.0x", "75"]
-    assert "…" not in printed(results)
+    assert {tuple(row) for row in rows} == {
+        (
+            *("model", "dev matched accuracy", "dev matched f1", "dev mismatched accuracy"),
+            *("dev mismatched f1", "held-out accuracy", "train accuracy", "error", "alpha"),
+            *("MB", "smaller", "seconds"),
+        )
+    }
+    ensemble = rows[-1]
+    assert (ensemble["MB"], ensemble["smaller"]) == (2.0, 50.0)
+    assert ensemble["dev mismatched f1"] == pytest.approx(0.581)
+    assert (ensemble["alpha"], rows[3]["alpha"]) == (None, 1.5)
+    assert "held-out accuracy" not in replace(results, selection="dev").table()[0]
 
 
-def test_selection_on_dev_is_said_beneath_the_table(results):
-    assert "split that is reported" not in printed(results)
-    text = printed(replace(results, selection="dev"))
-    assert "Choices were made on the split that is reported" in text
-    assert "held-out" not in text
+def test_a_frame_and_a_notebook_show_the_table(results):
+    frame = results.to_pandas()
+    assert frame.loc["half", "MB"] == 25.0
+    assert list(frame.index)[-1] == "ensemble of 2"
+    html = replace(results, note="<ends>")._repr_html_()
+    assert "&lt;ends&gt;" in html
+    assert "0.8200" in html
+    assert "nan" not in html.lower()
 
 
-def test_an_early_end_is_said_beneath_the_table(results):
-    note = "member 002 makes no errors to learn from: boosting ends with it"
-    assert printed(replace(results, note=note)).rstrip().endswith(note)
-
-
-def test_the_packed_model_is_told_of_beneath_the_table(results):
-    sizes = {"weights": 10_620_000, "scales": 490_000, "floats": 1_800_000, "file": 12_970_000}
-    packed = Packed("fp16", sizes, results.scores, 0.001234)
-    text = printed(replace(results, packed=packed))
-    assert f"packed model: {results.run}/model, 12.97 MB on disk (binary weights 10.62" in text
-    assert "scales 0.49, fp16 floats 1.80)" in text
-    assert "dev matched accuracy 0.5700, no logit of a member differs by more than 0.0012" in text
-    assert replace(results, packed=packed).everything()["packed"]["bytes"] == sizes
-
-
-def test_the_plan_says_what_runs_and_on_what():
-    out = io.StringIO()
-    print_plan(
-        {"teacher": "done", "member 000": "run (inputs changed: seed)"},
-        Allotments(Allotment(8), Allotment(4, 0.5, 1.5e9), together=4, in_flight=2),
-        [Node(8, 1, 32e9), Node(8, 0, 16e9)],
-        Location.parse("/runs/mnli"),
-        Console(file=out, width=120),
-    )
-    text = out.getvalue()
-    assert "run directory: /runs/mnli" in text
-    assert "machines: 8 CPUs, 1 GPU, 32.0 GB; 8 CPUs, 16.0 GB" in text
-    assert "needed: 8 CPUs a stage; 4 CPUs, 0.5 GPU, 1.5 GB a member, 2 at a time" in text
-    assert "run (inputs changed: seed)" in text
-
-
-def test_a_long_plan_is_told_in_short():
-    out = io.StringIO()
-    members = [f"member {member:03d}" for member in range(256)]
-    print_plan(
-        {"teacher": "done"} | dict.fromkeys(members, "run"),
-        Allotments(Allotment(8), Allotment(1), together=256, in_flight=8),
-        [Node(8, 0, 16e9)],
-        Location.parse("/runs/mnli"),
-        Console(file=out, width=120),
-    )
-    text = out.getvalue()
-    assert all(words in text for words in ("teacher", "member 000", "… 254 more", "member 255"))
-    assert "member 001" not in text
-
-
-def test_the_picture_is_a_png(results, tmp_path):
-    draw(results, tmp_path / "scores.png")
-    assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")
-    assert [path.name for path in tmp_path.iterdir()] == ["scores.png"]
+def test_numbers_take_one_line_and_the_rest_is_indented(results):
+    value = {"a": [1, 2.5, -1e-7], "b": [[1, 0], []], "c": ["[\n 1\n]"], "d": {"e": [None, True]}}
+    text = to_json(value, indent=2)
+    assert json.loads(text) == value
+    assert '"a": [1, 2.5, -1e-07],' in text
+    assert len(text.splitlines()) == 13

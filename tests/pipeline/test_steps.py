@@ -9,9 +9,10 @@ from bebert_ray.config import load_config
 from bebert_ray.config.recipes import kind_of
 from bebert_ray.data.corpus import Corpus, Split
 from bebert_ray.data.tasks import TASKS
-from bebert_ray.nn.bert import Checkpoint
+from bebert_ray.nn.checkpoint import Checkpoint
+from bebert_ray.pipeline.layout import member_name
 from bebert_ray.pipeline.prepare import Prepared
-from bebert_ray.pipeline.steps import member_name, member_step, stage_step
+from bebert_ray.pipeline.steps import member_step, model_step, stage_step
 from bebert_ray.storage import Artifact, Location, fingerprint
 
 STAGES = ["teacher", "half", "ternary", "split"]
@@ -163,3 +164,23 @@ def test_a_round_depends_on_the_weights_of_all_rounds_so_far_and_their_number(pr
     more = (ROUNDS[0], "ensemble.rounds=2", "member.epochs=6")
     fewer = (ROUNDS[0], "ensemble.rounds=3", "member.epochs=6")
     assert last(WEIGHTS[:1], more) != last(WEIGHTS[:1], fewer)
+
+
+def test_members_without_weight_are_packed_with_equal_ones(prepared):
+    members = [MADE["half"], MADE["ternary"]]
+    alphas = [model_step(prepared(), members, each).inputs["alphas"] for each in ([0, 0], [0, 2])]
+    assert alphas == [[1.0, 1.0], [0, 2]]
+
+
+def test_what_a_step_makes_and_what_its_record_says(prepared):
+    steps = [
+        stage_step(prepared(), kind_of(prepared().config).stage("half"), MADE),
+        member_step(prepared(*ROUNDS), 7, WEIGHTS[:1], MADE),
+        member_step(prepared(), 7, UNIFORM, MADE),
+        member_step(prepared(), 7, UNIFORM, MADE, fold=2),
+        model_step(prepared(), [MADE["half"]], [1.0]),
+    ]
+    assert [step.kind for step in steps] == ["stage", "round", "member", "fold", "model"]
+    assert [step.stage for step in steps] == ["half", "round", "member", "member", "model"]
+    model = steps[-1]
+    assert (str(model.path), str(model.checkpoints)) == ("/run/model", "/run/checkpoints/model")

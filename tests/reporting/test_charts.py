@@ -1,10 +1,12 @@
 """Pictures: whole, in the colours of the page, and the same for the same run."""
 
+import math
 import re
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from bebert_ray.reporting.charts import (
     DARK,
@@ -72,3 +74,14 @@ def test_members_are_numbered_however_many_they_are(results):
 
 def test_a_picture_of_its_own_is_a_png(results):
     assert png(draw_scores, results, title="sst2").startswith(b"\x89PNG")
+
+
+def test_no_loss_is_cut_off():
+    figure = Figure()
+    panels = {"ternary": [[(1, 3.0), (2, 2.0)], [(3, 8.0), (4, math.nan)]], "split": [[(1, 0.0)]]}
+    draw_losses(figure, panels)
+    high, zero = figure.axes
+    assert len(high.lines) == 2
+    assert high.get_ylim()[0] == 0
+    assert 8.0 < high.get_ylim()[1] < 9.0
+    assert zero.get_ylim() == (0, 1)

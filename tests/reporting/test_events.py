@@ -10,8 +10,9 @@ import pyarrow.fs
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from bebert_ray.pipeline.layout import METRICS
 from bebert_ray.reporting import events as recorder
-from bebert_ray.reporting.events import METRICS, Odometer, read_events, recording
+from bebert_ray.reporting.events import Odometer, read_events, recording
 from bebert_ray.storage import Location
 
 

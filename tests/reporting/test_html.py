@@ -130,7 +130,7 @@ def test_a_run_without_records_has_a_page(results, tmp_path):
     content = page(results, Location.of(tmp_path))
     assert "Training loss" not in content
     assert "What members train with" not in content
-    assert "On the way" not in content
+    assert "Restarts and notes" not in content
 
 
 def test_weights_are_those_of_members_round_by_round(results, run):
@@ -160,7 +160,7 @@ def test_curves_follow_what_was_trained_last():
             progress("member 000", 2, 2, 0.2),  # made anew
         ]
     ) == {
-        "ternary": [[(5, 0.9), (7, 0.7), (10, 0.6), (11, 0.5)]],
+        "ternary": [[(5, 0.9), (7, 0.7), (10, 0.6)], [(11, 0.5)]],
         "members": [[(2, 0.2)], [(1, 0.3)]],
     }
 

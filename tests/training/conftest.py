@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bebert_ray.config import Config, load_config
 from bebert_ray.data.columns import Columns
 from bebert_ray.data.tasks import TASKS
-from bebert_ray.nn.bert import find_checkpoint
+from bebert_ray.nn.checkpoint import find_checkpoint
 from bebert_ray.storage import Artifact, Location, remove
 from bebert_ray.training.checkpoints import Checkpoints, State
 from bebert_ray.training.fit import Progress

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from bebert_ray.data.batches import collate
 from bebert_ray.data.columns import Columns
 from bebert_ray.errors import RunError
-from bebert_ray.nn.bert import find_checkpoint, load_encoder
+from bebert_ray.nn.checkpoint import find_checkpoint, load_encoder
 from bebert_ray.nn.split import split_, ternarize_
 from bebert_ray.storage import Location
 from bebert_ray.training.checkpoints import Checkpoints, State

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from bebert_ray.data.batches import collate
 from bebert_ray.data.columns import Columns
 from bebert_ray.errors import RunError, UserError
-from bebert_ray.nn.bert import copy_of, find_checkpoint, load_encoder
+from bebert_ray.nn.bert import copy_of
+from bebert_ray.nn.checkpoint import find_checkpoint, load_encoder
 from bebert_ray.nn.quantizers import calibrate_
 from bebert_ray.nn.split import ternarize_
 from bebert_ray.storage import Location

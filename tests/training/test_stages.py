@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bebert_ray.config.recipes import activation_bits
+from bebert_ray.config.bits import Bits
 from bebert_ray.data.metrics import evaluate
 from bebert_ray.nn.bert import load_model, load_weights
 from bebert_ray.nn.costs import costs, total
@@ -48,7 +48,7 @@ def test_artifacts_hold_the_model_its_logits_and_its_scores(run: Any) -> None:
 
 
 def test_the_models_are_what_their_stage_says(split_run: Any) -> None:
-    run, bits = split_run, activation_bits(split_run.work.config.bits)
+    run, bits = split_run, Bits.parse(split_run.work.config.bits).activations
     models = {stage: load_model(artifact.path) for stage, artifact in run.artifacts.items()}
     shapes = {
         stage: (model.config.width, model.config.weights, model.config.activation_bits)

@@ -1,0 +1,76 @@
+"""The report of a finished run: a picture, an HTML page, a table; also made anew from its files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from rich.console import Console
+
+from bebert_ray.errors import UserError
+from bebert_ray.pipeline.layout import Layout
+from bebert_ray.pipeline.results import Results
+from bebert_ray.reporting.charts import draw_scores, png
+from bebert_ray.reporting.html import page
+from bebert_ray.reporting.tables import print_table
+from bebert_ray.storage import Location, keep, read, write_atomic
+
+
+def write_report(run: Location, console: Console) -> Results:
+    """Print the table of a finished run, and write `scores.png` and `report.html` anew.
+
+    Needs `results.json`, `metrics.jsonl` and `weights/` of the run directory: neither data nor
+    models, and neither torch nor Ray.
+
+    Args:
+        run: the run directory.
+        console: where to print.
+
+    Returns:
+        The results that were read.
+
+    Raises:
+        UserError: there are no results, they cannot be read, or the report cannot be written.
+    """
+    results = load_results(run)
+    draw_report(results, run)
+    print_table(results, console)
+    return results
+
+
+def draw_report(results: Results, run: Location) -> None:
+    """Write `scores.png` and `report.html` into the run directory.
+
+    Raises:
+        UserError: events or weights of the run cannot be read, or the files cannot be written.
+    """
+    layout = Layout(run)
+    title = f"{results.task}, seed {results.seed}"
+    write_atomic(layout.scores, png(draw_scores, results, title=title))
+    keep(layout.report, page(results, run).encode())
+
+
+def load_results(run: Location) -> Results:
+    """The results of a finished run, from its `results.json`.
+
+    The directory may have been moved since: `Results.run` is where it is now.
+
+    Raises:
+        UserError: the file is missing, damaged, or has the format of another version.
+    """
+    place = Layout(run).results
+    try:
+        content = json.loads(read(place))
+        if not isinstance(content, dict):
+            raise ValueError("it holds no JSON object")
+        return replace(Results.from_json(content), run=str(run))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{place} does not exist: the run is not finished, or this is no run directory. "
+            "`status` shows how far a run has come; to finish it, give its command again"
+        ) from error
+    except ValueError as error:
+        raise UserError(
+            f"{place} cannot be used: {str(error)[:200]}. Give the command of the run again, with "
+            "this version of bebert_ray: it writes the file anew and trains nothing again"
+        ) from error

@@ -1,0 +1,181 @@
+"""Score files: from a request to output files and figures."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bebert_ray.cluster.resources import connected
+from bebert_ray.config import ResourcesConfig
+from bebert_ray.errors import RunError, UserError
+from bebert_ray.reporting.progress import LINE_EVERY
+from bebert_ray.scoring.classifier import Card, read_card
+from bebert_ray.scoring.parts import (
+    BAD_ROWS,
+    Part,
+    check_columns,
+    check_output,
+    find_sources,
+    open_output,
+    without_empty,
+)
+from bebert_ray.scoring.score import Job
+from bebert_ray.scoring.stream import scored
+from bebert_ray.storage import Location, lock, names, read, sweep
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be scored.
+
+    Attributes:
+        model: Path or URI of the model's directory.
+        input: Paths or URIs of files and directories.
+        output: Path or URI of a directory.
+        text_columns: Those to score; None for those that the model was trained on.
+        prefix: Of the names of the columns that are added.
+        rows_per_file: The most rows of an output file.
+        batch_size: Texts in a forward pass.
+        workers: Number of processes; None for one a GPU, or one a CPU.
+    """
+
+    model: str
+    input: list[str]
+    output: str
+    text_columns: list[str] | None = None
+    prefix: str = ""
+    rows_per_file: int = 5000
+    batch_size: int = 64
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was scored.
+
+    Attributes:
+        card: What the model's configuration tells.
+        output: The directory with the output files.
+        parts: All parts, in order.
+        left: Those that were not done before this command.
+        bad: How many rows of all parts are bad.
+        seconds: Time that the parts that were left took, the start of processes included.
+    """
+
+    card: Card
+    output: Location
+    parts: list[Part]
+    left: list[Part]
+    bad: int
+    seconds: float
+
+    def figures(self) -> dict[str, Any]:
+        """The figures as JSON, for scripts."""
+        rows, new = count_rows(self.parts), count_rows(self.left)
+        return {
+            "output": str(self.output),
+            "rows": rows,
+            "scored": rows - self.bad,
+            "bad": self.bad,
+            "files": len(self.parts),
+            "files_before": len(self.parts) - len(self.left),
+            "seconds": round(self.seconds, 1),
+            "rows_per_second": round(new / self.seconds, 1) if new else None,
+        }
+
+
+def predict(request: Request, progress: Console) -> Outcome:
+    """Score what is not scored yet.
+
+    Args:
+        request: What is to be scored.
+        progress: Where progress is printed.
+
+    Raises:
+        UserError: Something in the input is wrong.
+        RunError: Scoring failed, or every row is bad.
+    """
+    model, output = Location.parse(request.model), Location.parse(request.output)
+    card = read_card(model)
+    text_columns = tuple(request.text_columns or card.text_columns)
+    if len(text_columns) not in (1, 2):
+        raise UserError(
+            "--text-columns: name the column with the texts, or the two of a pair (the model names "
+            f"{', '.join(card.text_columns) or 'none'})"
+        )
+    sources, empty = without_empty(find_sources(request.input, output))
+    if not sources:
+        raise UserError(f"--input {empty[0].location}: is empty")
+    for source in empty:
+        progress.print(f"{source.location}: is empty, and left out")
+    check_columns(sources, text_columns, card.names(request.prefix))
+    check_output(output)
+    command = {
+        "model": card.digest,
+        "text columns": text_columns,
+        "prefix": request.prefix,
+        "rows per file": request.rows_per_file,
+    }
+    job = Job(model, card, output, text_columns, request.prefix, request.batch_size)
+    with lock(output):
+        sweep(output)
+        parts = open_output(output, command, sources, request.rows_per_file)
+        there = names(output)
+        left = [part for part in parts if part.name not in there]
+        progress.print(
+            f"{len(sources)} input files, {count_rows(parts):,} rows; {len(parts)} output files, "
+            f"{len(left)} to do"
+        )
+        seconds = 0.0
+        if left:
+            with connected(ResourcesConfig()):
+                seconds = _score(job, left, request.workers, progress)
+        lists = output / BAD_ROWS
+        bad = sum(read(lists / name).count(b"\n") for name in names(lists))
+    if bad == count_rows(parts):
+        raise RunError(
+            f"all {bad:,} rows are bad; the reasons are in {lists}. The first is: {_reason(lists)}"
+        )
+    return Outcome(card, output, parts, left, bad, seconds)
+
+
+def _reason(lists: Location) -> str:
+    """The first reason that is in the lists of bad rows."""
+    first = min(names(lists))
+    reason: str = json.loads(read(lists / first).splitlines()[0])["reason"]
+    return reason[:120]
+
+
+def count_rows(parts: list[Part]) -> int:
+    """How many rows there are in parts, the bad ones included."""
+    return sum(part.span.rows for part in parts)
+
+
+def print_figures(figures: dict[str, Any], console: Console) -> None:
+    """Show what `Outcome.figures` returns."""
+    table = Table(show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name in ("rows", "scored", "bad", "files", "files_before", "seconds", "rows_per_second"):
+        value = figures[name]
+        table.add_row(name.replace("_", " "), "" if value is None else f"{value:,}")
+    console.print(table)
+
+
+def _score(job: Job, parts: list[Part], workers: int | None, progress: Console) -> float:
+    """Score parts, print progress now and then, and return the seconds that it took."""
+    start = shown = time.monotonic()
+    done, rows = 0, count_rows(parts)
+    for part, _ in scored(job, parts, workers):
+        done += part.span.rows
+        now = time.monotonic()
+        if now - shown > LINE_EVERY or done == rows:
+            shown, speed = now, done / (now - start)
+            rest = (rows - done) / speed
+            progress.print(f"{done:,} of {rows:,} rows  {speed:,.0f} rows/s  {rest:.0f} s left")
+    return time.monotonic() - start

@@ -1,0 +1,69 @@
+"""Compare finished runs; `python jobs/compare.py --help` tells more."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from bebert_ray.cli.common import console, run_job
+from bebert_ray.storage import Location, write_atomic
+
+DESCRIPTION = """\
+Compare finished runs, from the results.json in their directories alone.
+
+Runs of one configuration that differ in the seed make a group, named by the settings that tell the
+groups apart. For each group and each seed: scores of the stages, of the model that members start
+from, of the mean member and of ensembles of 1, 2, 4, ... members, on the reported split; sizes and
+seconds; and what the ensemble gains over its mean member, with the 95 % interval of a paired
+bootstrap over examples and seeds.
+exit code: 0 shown, 2 a run is not finished, or the runs are of different tasks or data"""
+
+EXAMPLES = """\
+examples:
+  python jobs/compare.py runs/mrpc
+  python jobs/compare.py runs/kinds/seed-*/1-1-* --picture pareto.png
+  python jobs/compare.py s3://bucket/runs/mrpc-1 s3://bucket/runs/mrpc-2 --json"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the results, compare, print."""
+    parser = argparse.ArgumentParser(
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="run directory: a path, or a URI")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--picture", metavar="FILE", type=Path, help="draw scores over sizes into a PNG file"
+    )
+    parser.add_argument(
+        "--resamples", type=_positive, default=2000, help="of the bootstrap (default: 2000)"
+    )
+    flags = parser.parse_args(arguments)
+
+    # Only now: --help should not wait for NumPy and matplotlib.
+    from measure.comparison import group_runs, print_comparison, summary
+    from measure.pareto import draw_pareto
+
+    from bebert_ray.reporting.report import load_results
+
+    groups = group_runs([load_results(Location.parse(run)) for run in flags.runs])
+    if flags.picture:
+        write_atomic(flags.picture.absolute(), draw_pareto(groups))
+    if flags.json:
+        print(json.dumps(summary(groups, flags.resamples), allow_nan=False), flush=True)
+    else:
+        print_comparison(groups, console(), flags.resamples)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number, at least 1")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(main))
