@@ -132,13 +132,18 @@ class Worker:
     def _make(self, step: Step, work: Work) -> tuple[Artifact, Logits]:
         if step.kind == "model":
             return leave_packed(work, step.path, step.stage, step.inputs), {}
+        flipped: dict[str, Any] = {}
         if step.member is None or step.sample_weight is None:
             stage = work.kind.stage(step.name)
             model = RECIPES[stage.recipe](work, stage)
         else:
-            model = self._member(step.trainee, step.member, work).advance(work, step.sample_weight)
-        leave = leave_logits if step.kind == "round" else leave_model
-        made = leave(work, model, step.path, step.stage, step.inputs)
+            training = self._member(step.trainee, step.member, work)
+            model = training.advance(work, step.sample_weight)
+            flipped = training.flipped()
+        if step.kind == "round":
+            made = leave_logits(work, model, step.path, step.stage, step.inputs)
+        else:
+            made = leave_model(work, model, step.path, step.stage, step.inputs, flipped)
         if step.kind != "round":
             self._trainee, self._training = "", None
             parallel.once(work.checkpoints.clear)

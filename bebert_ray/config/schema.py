@@ -196,6 +196,18 @@ class MemberConfig:
     epochs: Epochs = 3
     learning_rate: LearningRate = 1e-4
     batch_size: BatchSize = 32
+    margins: Literal["random", "split"] = Field(
+        default="random",
+        description="magnitudes of the split weights that a member starts from; random: drawn anew "
+        "for each member, who then has bits of its own that train; split: as splitting leaves "
+        "them, where hardly any bit flips. The function is the same",
+    )
+    latent_rate: Real = Field(
+        default=3.0,
+        gt=0,
+        description="learning rate of the latent binary weights, as a multiple of "
+        "member.learning_rate",
+    )
     warmup: Annotated[Real, Field(ge=0, le=1)] | None = Field(
         default=None,
         description="part of the steps that the rate climbs; null: training.warmup",

@@ -21,6 +21,7 @@ def epoch_batches(
     batch_size: int,
     rng: np.random.Generator,
     sample_weight: np.ndarray | None = None,
+    repeats: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """Draw an epoch of n examples, and batch those of like length together.
 
@@ -34,16 +35,22 @@ def epoch_batches(
         sample_weight: [n] weights of any sum. When given, the epoch is n draws with
             replacement, example i with probability ``sample_weight[i] / sample_weight.sum()``;
             else each example comes once.
+        repeats: [n] whole numbers. When given, example i comes ``repeats[i]`` times: a bootstrap
+            sample, as it is.
 
     Returns:
         int64 arrays of example indices.
 
     Raises:
         ValueError: ``sample_weight`` has another length than ``lengths``, holds a weight that is
-            negative or not finite, or no weight above 0.
+            negative or not finite, or no weight above 0; or both it and ``repeats`` are given.
     """
     n = len(lengths)
-    if sample_weight is None:
+    if repeats is not None:
+        if sample_weight is not None:
+            raise ValueError("give sample_weight or repeats, not both")
+        order = rng.permutation(np.repeat(np.arange(n), repeats))
+    elif sample_weight is None:
         order = rng.permutation(n)
     else:
         weight = np.asarray(sample_weight, dtype=np.float64)

@@ -10,13 +10,18 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
+
 from bebert_ray.config import to_dict
 from bebert_ray.config.recipes import kind_of
 from bebert_ray.data.columns import Columns
-from bebert_ray.data.metrics import is_no_better_than_chance
+from bebert_ray.data.metrics import is_no_better_than_chance, primary
+from bebert_ray.nn.bert import load_model
+from bebert_ray.nn.margins import encoder_bits, share_differing
+from bebert_ray.pipeline.diagnostics import baselines, diversity
 from bebert_ray.pipeline.evaluate import ensemble_predictions, predictions, staged_scores
 from bebert_ray.pipeline.layout import DATA, MODEL
-from bebert_ray.pipeline.members import Ensemble, member_steps
+from bebert_ray.pipeline.members import Ensemble, Member, member_steps
 from bebert_ray.pipeline.prepare import Prepared, load_splits
 from bebert_ray.pipeline.results import Model, Packed, Results
 from bebert_ray.pipeline.steps import Step, model_step, stage_step
@@ -163,6 +168,8 @@ def results(run: Run) -> Results:
         for split, columns in run.splits.items()
     }
     predicted = ensemble_predictions(task, logits[dev], alphas)
+    said = [predictions(task, each) for each in logits[dev]]
+    common = _bits_in_common(members)
     return Results(
         run=str(prepared.directory),
         task=task.name,
@@ -177,17 +184,67 @@ def results(run: Run) -> Results:
             if stage.section is not None  # what has not been trained has its parent's scores
         },
         members=[
-            replace(_model(member.name, member.artifact), alpha=member.alpha, error=member.error)
+            replace(
+                _model(member.name, member.artifact),
+                alpha=member.alpha,
+                error=member.error,
+                flipped=member.artifact.facts.get("flipped"),
+            )
             for member in members
         ],
         staged=[{split: scores[split][m] for split in run.splits} for m in range(len(members))],
         predictions=list(zip(run.splits[dev].labels.tolist(), predicted, strict=True)),
-        note="; ".join(filter(None, [ensemble.note, *_weak(run)])),
+        note="; ".join(filter(None, [ensemble.note, *_weak(run), *_alike(members, common)])),
         packed=_packed(run.model),
         config=to_dict(config),
         versions=versions() | {"ray": version("ray")},
-        member_predictions=[predictions(task, each) for each in logits[dev]],
+        member_predictions=said,
+        bits_in_common=common,
+        diagnostics={} if task.is_regression else diversity(run.splits[dev].labels, said),
+        baselines=_baselines(run, said, predicted),
     )
+
+
+def _baselines(
+    run: Run, said: list[list[float]], predicted: list[float]
+) -> dict[str, dict[str, float | None]]:
+    """The checkpoint that members start from, and the best of them by its held-out score."""
+    task, metric = run.prepared.task, primary(run.prepared.task)
+    dev = next(iter(run.prepared.corpus.dev))
+    labels = None if task.is_regression else run.splits[dev].labels
+    start = run.parents[run.kind.start]
+    members = run.ensemble.members
+    held_out = [member.artifact.facts["scores"]["selection"][metric] for member in members]
+    best = int(np.argmax(held_out))
+    named = {
+        run.kind.start: (start, predictions(task, load_logits(fetch(start.location).path)[dev])),
+        f"best member ({members[best].name})": (members[best].artifact, said[best]),
+    }
+    return baselines(
+        {name: artifact.facts["scores"][dev][metric] for name, (artifact, _) in named.items()},
+        labels,
+        predicted,
+        {name: each for name, (_, each) in named.items()},
+    )
+
+
+def _bits_in_common(members: list[Member]) -> list[list[float]]:
+    """Of each pair, the share of the encoder's binary weights with the same sign."""
+    if any("flipped" not in member.artifact.facts for member in members):
+        return []  # made by an earlier version, or no model at all
+    bits = [encoder_bits(load_model(fetch(member.artifact.location).path)) for member in members]
+    return [[1 - share_differing(one, other) for other in bits] for one in bits]
+
+
+def _alike(members: list[Member], common: list[list[float]]) -> Iterator[str]:
+    """A note on each member that has the bits of its start, or of a member before it."""
+    for number, member in enumerate(members):
+        if member.artifact.facts.get("flipped") == 0:
+            yield f"{member.name} has the bits of the checkpoint it started from: none flipped"
+        for earlier in range(number if common else 0):
+            if common[number][earlier] == 1:
+                yield f"{member.name} and {members[earlier].name} have the same bits"
+                break
 
 
 def _weak(run: Run) -> Iterator[str]:

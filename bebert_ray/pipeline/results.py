@@ -32,6 +32,8 @@ class Model:
         seconds: duration of its training.
         alpha: weight of a member in the vote; None for a stage.
         error: the weighted error that alpha follows from; None if it was not measured.
+        flipped: of a member, the share of the encoder's binary weights whose sign is not that of
+            the shared checkpoint.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Model:
     seconds: float
     alpha: float | None = None
     error: float | None = None
+    flipped: float | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,10 @@ class Results:
         versions: of the software, by package.
         member_predictions: of each member, its prediction for every example of the main reported
             split.
+        bits_in_common: of each pair of members, the share of the encoder's binary weights with the
+            same sign, [M, M].
+        diagnostics: how far members differ, see `pipeline.diagnostics.diversity`.
+        baselines: what the ensemble is measured against, see `pipeline.diagnostics.baselines`.
     """
 
     run: str
@@ -102,6 +109,9 @@ class Results:
     config: dict[str, Any]
     versions: dict[str, str]
     member_predictions: list[list[float]] = field(default_factory=list)
+    bits_in_common: list[list[float]] = field(default_factory=list)
+    diagnostics: dict[str, float] = field(default_factory=dict)
+    baselines: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
     @property
     def scores(self) -> Scores:
@@ -168,8 +178,8 @@ class Results:
         Returns:
             Dicts with the same keys: `model`; each metric on each reported split, such as
             `dev accuracy`; `held-out …` (not with selection: dev) and `train …` of the primary
-            metric; `error`, `alpha`, `MB` (10^6 bytes), `smaller` (than the teacher) and
-            `seconds`. None where a model has no such figure.
+            metric; `error`, `alpha`, `flipped` (share of binary weights), `MB` (10^6 bytes),
+            `smaller` (than the teacher) and `seconds`. None where a model has no such figure.
         """
         teacher = self.stages[TEACHER]
 
@@ -186,6 +196,7 @@ class Results:
                 },
                 "error": model.error,
                 "alpha": model.alpha,
+                "flipped": model.flipped,
                 "MB": model.bits / 8e6,
                 "smaller": teacher.bits / model.bits,
                 "seconds": model.seconds,
@@ -242,6 +253,9 @@ class Results:
                 "ensemble": [prediction for _, prediction in self.predictions],
                 "members": self.member_predictions,
             },
+            "bits_in_common": self.bits_in_common,
+            "diagnostics": self.diagnostics,
+            "baselines": self.baselines,
             "packed": self.packed and vars(self.packed),
             "config": self.config,
             "versions": self.versions,
@@ -291,6 +305,9 @@ def _read(cls: type[Results], content: dict[str, Any]) -> Results:
         config=content["config"],
         versions=content["versions"],
         member_predictions=predictions["members"],
+        bits_in_common=content.get("bits_in_common", []),
+        diagnostics=content.get("diagnostics", {}),
+        baselines=content.get("baselines", {}),
     )
     if results.summary() != {name: content[name] for name in results.summary()}:
         raise ValueError("its figures contradict each other")

@@ -106,7 +106,11 @@ def _progress(event: Event) -> str:
         f"epoch {event['epoch']}/{event['epochs']}  step {event['step']}/{event['steps']}  "
         f"loss {event['loss']:.4f}  {event['examples_per_second']:.0f} examples/s"
     )
-    return text if event["score"] is None else f"{text}  held-out {event['score']:.4f}"
+    if event["score"] is not None:
+        text += f"  held-out {event['score']:.4f}"
+    if event.get("flipped") is not None:
+        text += f"  flipped {event['flipped']:.2%}"
+    return text
 
 
 def _alpha(event: Event) -> str:

@@ -20,6 +20,7 @@ ROWS_ALIKE = 24
 _FORMATS: dict[str, Callable[[float], str]] = {
     "error": "{:.3f}".format,
     "alpha": "{:.3f}".format,
+    "flipped": "{:.2%}".format,
     "MB": "{:.2f}".format,
     "smaller": "{:.1f}x".format,
     "seconds": "{:.0f}".format,
@@ -72,6 +73,15 @@ def print_table(results: Results, console: Console) -> None:
     console.print(table)
     if results.packed is not None:
         _print_packed(results, results.packed, console)
+    for name, baseline in results.baselines.items():
+        p = "" if baseline["p"] is None else f", p = {baseline['p']:.2g} (McNemar, exact)"
+        console.print(f"against {name} ({baseline['score']:.4f}): {results.ensemble:.4f}{p}")
+    if results.diagnostics:
+        figures = results.diagnostics
+        console.print(
+            f"pairs of members: {figures['disagreement']:.1%} of predictions differ, errors "
+            f"correlate by {figures['error_correlation']:.2f}"
+        )
     if results.selection == "dev":
         console.print("selection: dev. Choices were made on the split that is reported")
     if results.note:

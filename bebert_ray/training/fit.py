@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from bebert_ray.data.batches import collate, epoch_batches, eval_batches
 from bebert_ray.data.columns import Columns
 from bebert_ray.errors import Diverged
+from bebert_ray.nn.layers import BinaryLinear, SplitLinear
 from bebert_ray.nn.quantizers import LEARNED
 from bebert_ray.training import parallel
 from bebert_ray.training.checkpoints import State
@@ -41,6 +42,7 @@ class FitSettings:
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     quantizer_learning_rate: float = 1e-4
+    latent_rate: float = 1.0
     checkpoint_every: int = 500
 
 
@@ -58,6 +60,8 @@ class Progress:
         score: the held-out one, at the end of an epoch only.
         round: of a member that trains in rounds, from 0.
         starved: parameters that had no gradient in the whole epoch, at its end.
+        flipped: share of the binary weights whose sign is not that of the start, at the end of an
+            epoch of a member.
     """
 
     epoch: int
@@ -71,6 +75,7 @@ class Progress:
     score: float | None = None
     round: int | None = None
     starved: tuple[str, ...] = ()
+    flipped: float | None = None
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -106,6 +111,7 @@ class Fit:
         score: measured at the end of each epoch, higher is better; `finish` takes the weights of
             the last round's best epoch (the earliest of equals). None takes the last.
         phase: number of the fit, where a step has several; part of the state.
+        flipped: measured at the end of each epoch, see `Progress`.
     """
 
     def __init__(
@@ -116,9 +122,10 @@ class Fit:
         *,
         score: Callable[[], float] | None = None,
         phase: int = 0,
+        flipped: Callable[[], float] | None = None,
     ):
         self._model, self._columns, self._settings = model, columns, settings
-        self._score, self._phase = score, phase
+        self._score, self._phase, self._flipped = score, phase, flipped
         self._device = device_of(model)
         self._optimizers = make_optimizers(model, settings)
         self._rates = [group["lr"] for group in self._groups()]
@@ -138,6 +145,7 @@ class Fit:
         until: int,
         sample_weight: np.ndarray | None = None,
         *,
+        repeats: np.ndarray | None = None,
         report: Callable[[Progress], None] = lambda _: None,
         keep: Callable[[State], None] = lambda _: None,
     ) -> None:
@@ -148,6 +156,7 @@ class Fit:
             until: epochs done at the end of the round.
             sample_weight: [n] sums to 1; each epoch then draws n examples with these
                 probabilities. None: every example once.
+            repeats: [n], how often each example comes in an epoch, in place of `sample_weight`.
             report: called every few seconds and at the end of each epoch.
             keep: given the state at the end of each epoch and every `checkpoint_every` steps.
 
@@ -158,7 +167,7 @@ class Fit:
             self._until, self._best_score, self._best_weights = until, None, None
         self._started, self._first_step = time.monotonic(), self._total_steps
         while self._epoch < until:
-            self._train_epoch(loss, sample_weight, report, keep)
+            self._train_epoch(loss, sample_weight, repeats, report, keep)
         self._model.eval()
 
     def finish(self) -> float | None:
@@ -232,12 +241,13 @@ class Fit:
         self,
         loss: Loss,
         sample_weight: np.ndarray | None,
+        repeats: np.ndarray | None,
         report: Callable[[Progress], None],
         keep: Callable[[State], None],
     ) -> None:
         settings, lengths = self._settings, self._columns.lengths
         rng = np.random.default_rng([settings.seed, self._epoch])
-        batches = epoch_batches(lengths, settings.batch_size, rng, sample_weight)
+        batches = epoch_batches(lengths, settings.batch_size, rng, sample_weight, repeats)
         losses: list[Tensor] = []  # of the epoch, as far as this process trains it
         reported, last_report = 0, time.monotonic()
         if self._step == 0 and self._best_score is not None and self._best_epoch == self._epoch:
@@ -260,6 +270,8 @@ class Fit:
                 if self._step < len(batches) and self._total_steps % settings.checkpoint_every == 0:
                     keep(self.state())
         progress = replace(self._progress(losses), starved=tuple(starved if whole else ()))
+        if self._flipped is not None:
+            progress = replace(progress, flipped=self._flipped())
         self._epoch, self._step = self._epoch + 1, 0
         if self._score is not None:
             self._model.eval()
@@ -358,6 +370,9 @@ def in_order(logits: np.ndarray, batches: list[np.ndarray]) -> np.ndarray:
 def make_optimizers(model: nn.Module, settings: FitSettings) -> list[torch.optim.Optimizer]:
     """AdamW for the dense parameters, SparseAdam for the word embeddings.
 
+    The latent weights of split and binary layers learn at `latent_rate` times the rate of the rest:
+    what counts of them is the sign, and a rate at which biases learn leaves most signs as they are.
+
     Of a 30,000-row table a batch touches some hundred rows: the sparse optimizer moves only these
     (lazy Adam), which saves a third of a step. Biases, LayerNorm and quantizer parameters do not
     decay, the latter have their own learning rate.
@@ -368,6 +383,14 @@ def make_optimizers(model: nn.Module, settings: FitSettings) -> list[torch.optim
         if isinstance(module, LEARNED)
         for parameter in module.parameters()
     }
+    latent = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, SplitLinear | BinaryLinear)
+        for name, parameter in module.named_parameters(recurse=False)
+        if name.startswith("weight")
+    }
+    latents: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     quantizers: list[nn.Parameter] = []
@@ -377,6 +400,8 @@ def make_optimizers(model: nn.Module, settings: FitSettings) -> list[torch.optim
             tables.append(parameter)
         elif id(parameter) in quantizer_parameters:
             quantizers.append(parameter)
+        elif id(parameter) in latent and settings.latent_rate != 1:
+            latents.append(parameter)
         elif parameter.dim() > 1:
             decayed.append(parameter)
         else:
@@ -386,6 +411,9 @@ def make_optimizers(model: nn.Module, settings: FitSettings) -> list[torch.optim
         {"params": plain},
         {"params": quantizers, "lr": settings.quantizer_learning_rate},
     ]
+    if latents:
+        rate = settings.learning_rate * settings.latent_rate
+        groups.append({"params": latents, "lr": rate, "weight_decay": settings.weight_decay})
     dense = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=0.0, fused=True)
     return [dense, torch.optim.SparseAdam(tables, lr=settings.learning_rate)]
 

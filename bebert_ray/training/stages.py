@@ -108,6 +108,7 @@ def match_hidden(
     sample_weight: np.ndarray | None = None,
     loss_weight: Tensor | None = None,
     round: int | None = None,
+    repeats: np.ndarray | None = None,
 ) -> None:
     """The first phase of a distillation: a teacher's hidden states, and what its kind matches.
 
@@ -122,12 +123,13 @@ def match_hidden(
         sample_weight: [n] sums to 1, to draw examples with; None: every example once an epoch.
         loss_weight: [n] of mean 1, the weight of each example's loss; None: all the same.
         round: for reports.
+        repeats: [n], how often each example comes in an epoch, in place of `sample_weight`.
     """
     if settings.epochs == 0 or work.is_past(0):
         return
     loss = hidden_loss(model, work.parent(teacher), work.kind.match, loss_weight)
     fit = work.open_fit(model, settings, scored=False)
-    work.advance(fit, loss, settings.epochs, sample_weight, round)
+    work.advance(fit, loss, settings.epochs, sample_weight, round, repeats)
 
 
 def _distil(work: Work, stage: Stage, model: Model, section: TernaryConfig | BinaryConfig) -> Model:

@@ -141,7 +141,12 @@ class Work:
         return found is not None and found.facts["phase"] > phase
 
     def open_fit(
-        self, model: Model, settings: FitSettings, phase: int = 0, scored: bool = True
+        self,
+        model: Model,
+        settings: FitSettings,
+        phase: int = 0,
+        scored: bool = True,
+        flipped: Callable[[], float] | None = None,
     ) -> Fit:
         """A fit that goes on where the step's checkpoint was taken, or begins.
 
@@ -150,9 +155,10 @@ class Work:
             settings: epochs, rates, seed.
             phase: number of the fit within the step; the checkpoint is not past it.
             scored: whether the weights of the best epoch on the selection split are kept.
+            flipped: see `Fit`.
         """
         score = self.score(model) if scored else None
-        fit = Fit(model, self.splits.train, settings, score=score, phase=phase)
+        fit = Fit(model, self.splits.train, settings, score=score, phase=phase, flipped=flipped)
         found = self.checkpoints.found
         if found is not None and found.facts["phase"] == phase:
             fit.restore(self.checkpoints.load())
@@ -165,19 +171,26 @@ class Work:
         until: int,
         sample_weight: np.ndarray | None = None,
         round: int | None = None,
+        repeats: np.ndarray | None = None,
     ) -> None:
         """Train a round with reports and checkpoints, see `Fit.advance`; `round` is for reports."""
         fit.advance(
             loss,
             until,
             sample_weight,
+            repeats=repeats,
             report=lambda progress: self.report(replace(progress, round=round)),
             keep=lambda state: parallel.once(lambda: self.checkpoints.save(state)),
         )
 
 
 def leave_model(
-    work: Work, model: Model, path: Location, stage: str, inputs: dict[str, Any]
+    work: Work,
+    model: Model,
+    path: Location,
+    stage: str,
+    inputs: dict[str, Any],
+    more: Mapping[str, Any] | None = None,
 ) -> tuple[Artifact, Logits]:
     """Leave a trained model at `path` with its logits and scores.
 
@@ -187,6 +200,7 @@ def leave_model(
         path: directory of the artifact.
         stage: name of the stage.
         inputs: all that the outcome depends on, as JSON.
+        more: other facts.
 
     Returns:
         The artifact: `config.json`, `model.safetensors`, `logits.safetensors` (one [n, K] array
@@ -201,7 +215,7 @@ def leave_model(
         "bits": 8 * total(costs(model)).bytes,
         "seconds": work.checkpoints.seconds,
         "versions": versions(),
-    }
+    } | dict(more or {})
 
     def write(directory: Path) -> Mapping[str, Any]:
         save_model(model, directory)

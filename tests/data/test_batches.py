@@ -148,3 +148,16 @@ def test_scores_stay_floats():
     labels = collate(Columns.from_arrays(arrays), np.array([0]))["labels"]
     assert labels.dtype == torch.float32
     assert labels.tolist() == [2.5]
+
+
+def test_an_epoch_has_a_bootstrap_sample_as_it_is():
+    """A bootstrap leaves 37 % out; draws from it would leave out another 37 % each epoch."""
+    rng = np.random.default_rng(0)
+    repeats = np.bincount(rng.integers(200, size=200), minlength=200)
+    lengths = rng.integers(3, 20, size=200)
+    for epoch in range(2):
+        batches = epoch_batches(lengths, 8, np.random.default_rng(epoch), repeats=repeats)
+        found = np.bincount(np.concatenate(batches), minlength=200)
+        np.testing.assert_array_equal(found, repeats)
+    with pytest.raises(ValueError, match="not both"):
+        epoch_batches(lengths, 8, rng, np.full(200, 1 / 200), repeats)

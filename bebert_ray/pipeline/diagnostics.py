@@ -1,0 +1,107 @@
+"""How much the members of an ensemble differ, and whether the ensemble gains from it.
+
+Everything follows from predictions that are there already. Nothing is trained.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def diversity(labels: ArrayLike, predictions: ArrayLike) -> dict[str, float]:
+    """How far the errors of members are independent. Means over pairs of members.
+
+    Args:
+        labels: class indices, [n].
+        predictions: class indices of M members, [M, n].
+
+    Returns:
+        `disagreement`: share of examples for which two members predict different classes;
+        `error_correlation`: Pearson correlation of their errors (0 or 1 for each example; 0 if one
+        makes none); `kappa`: Cohen's kappa of their predictions; `oracle`: share of examples that
+        at least one member gets right. Empty for a single member.
+
+    Source: Kuncheva and Whitaker, "Measures of Diversity in Classifier Ensembles" (2003).
+
+    Example:
+        >>> diversity([0, 1, 1, 0], [[0, 1, 0, 0], [0, 1, 1, 1]])["disagreement"]
+        0.5
+    """
+    truth, said = np.asarray(labels), np.asarray(predictions)
+    if len(said) < 2:
+        return {}
+    wrong = (said != truth).astype(float)
+    pairs = list(combinations(range(len(said)), 2))
+    return {
+        "disagreement": float(np.mean([(said[i] != said[j]).mean() for i, j in pairs])),
+        "error_correlation": float(np.mean([_correlation(wrong[i], wrong[j]) for i, j in pairs])),
+        "kappa": float(np.mean([_kappa(said[i], said[j]) for i, j in pairs])),
+        "oracle": float((wrong.min(axis=0) == 0).mean()),
+    }
+
+
+def mcnemar(labels: ArrayLike, one: ArrayLike, other: ArrayLike) -> float:
+    """The p-value of the exact McNemar test that two classifiers are equally often right.
+
+    Of the examples that exactly one of them gets right, b and c are what each does. Under the null
+    hypothesis b is binomial with b + c trials and p = 1/2; the test is two-sided.
+
+    Args:
+        labels: class indices, [n].
+        one: predictions of one classifier, [n].
+        other: of the other one, [n].
+
+    Source: McNemar (1947), with exact binomial probabilities.
+
+    Example:
+        >>> mcnemar([1] * 6, [1] * 6, [0] * 6)
+        0.03125
+    """
+    from scipy.stats import binomtest
+
+    truth = np.asarray(labels)
+    right, also = np.asarray(one) == truth, np.asarray(other) == truth
+    b, c = int((right & ~also).sum()), int((~right & also).sum())
+    return float(binomtest(b, b + c).pvalue) if b + c else 1.0
+
+
+def baselines(
+    scores: dict[str, float],
+    labels: ArrayLike | None = None,
+    ensemble: ArrayLike | None = None,
+    predictions: dict[str, ArrayLike] | None = None,
+) -> dict[str, dict[str, float | None]]:
+    """What an ensemble is measured against, with the p-value of the difference.
+
+    Args:
+        scores: of each baseline by name, such as the checkpoint that members start from.
+        labels: class indices, [n]; None for regression, which has no such test.
+        ensemble: predictions of the ensemble, [n].
+        predictions: of each baseline, [n].
+
+    Returns:
+        By name: `score`, and `p`, of the exact McNemar test against the ensemble, or None.
+    """
+
+    def p_value(name: str) -> float | None:
+        if labels is None or ensemble is None or name not in (predictions or {}):
+            return None
+        assert predictions is not None
+        return mcnemar(labels, ensemble, predictions[name])
+
+    return {name: {"score": score, "p": p_value(name)} for name, score in scores.items()}
+
+
+def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    if not x.std() or not y.std():
+        return 0.0
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def _kappa(x: NDArray[np.generic], y: NDArray[np.generic]) -> float:
+    classes = np.union1d(x, y)
+    by_chance = float(sum((x == k).mean() * (y == k).mean() for k in classes))
+    return 1.0 if by_chance == 1 else float(((x == y).mean() - by_chance) / (1 - by_chance))
