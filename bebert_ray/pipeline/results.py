@@ -182,6 +182,7 @@ class Results:
             `smaller` (than the teacher) and `seconds`. None where a model has no such figure.
         """
         teacher = self.stages[TEACHER]
+        flips = any(member.flipped is not None for member in self.members)
 
         def row(model: Model) -> dict[str, Any]:
             shown = [(split, split, metric) for split in self.dev for metric in self.metrics]
@@ -196,7 +197,7 @@ class Results:
                 },
                 "error": model.error,
                 "alpha": model.alpha,
-                "flipped": model.flipped,
+                **({"flipped": model.flipped} if flips else {}),
                 "MB": model.bits / 8e6,
                 "smaller": teacher.bits / model.bits,
                 "seconds": model.seconds,

@@ -263,7 +263,7 @@ class Fit:
                 batch = to_device(collate(self._columns, index), self._device)
                 losses.append(train_step(self._model, loss, batch, self._optimizers, settings))
                 self._step += 1
-                if time.monotonic() - last_report > REPORT_EVERY:
+                if self._step < len(batches) and time.monotonic() - last_report > REPORT_EVERY:
                     last_report = time.monotonic()
                     report(self._progress(losses[reported:]))
                     reported = len(losses)

@@ -105,7 +105,7 @@ def test_a_model_without_binary_weights_has_none(member):
 
 def test_splitting_leaves_few_weights_that_are_near_to_flip(tiny_checkpoint):
     """Why margins are drawn anew."""
-    from bebert_ray.nn.bert import find_checkpoint, load_encoder
+    from bebert_ray.nn.checkpoint import find_checkpoint, load_encoder
 
     model = load_encoder(find_checkpoint(str(tiny_checkpoint)), 2, dropout=0.0)
     ternarize_(model, 8)

@@ -14,6 +14,7 @@ predictions = st.integers(2, 40).flatmap(
 )
 
 
+@pytest.mark.filterwarnings("ignore")  # scikit-learn's, of predictions of a single class
 @given(predictions)
 def test_diversity_is_what_the_definitions_say(three):
     labels, *members = three

@@ -157,6 +157,14 @@ def test_the_rows_of_the_table(results):
     assert "held-out accuracy" not in replace(results, selection="dev").table()[0]
 
 
+def test_flips_are_in_the_table_of_members_that_tell_them(results):
+    members = [replace(member, flipped=0.0125) for member in results.members]
+    rows = replace(results, members=members).table()
+    assert [row["flipped"] for row in rows] == [None, None, None, 0.0125, 0.0125, None]
+    again = Results.from_json(json.loads(to_json(replace(results, members=members).everything())))
+    assert again.members == members
+
+
 def test_a_frame_and_a_notebook_show_the_table(results):
     frame = results.to_pandas()
     assert frame.loc["half", "MB"] == 25.0

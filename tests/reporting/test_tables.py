@@ -211,3 +211,18 @@ def test_a_long_plan_is_told_in_short():
     text = out.getvalue()
     assert all(words in text for words in ("teacher", "member 000", "… 254 more", "member 255"))
     assert "member 001" not in text
+
+
+def test_flips_and_baselines_are_told(results):
+    results = replace(
+        results,
+        members=[replace(member, flipped=0.0125) for member in results.members],
+        baselines={"split": {"score": 0.8, "p": 0.031}, "best": {"score": 0.7, "p": None}},
+        diagnostics={"disagreement": 0.05, "error_correlation": 0.45},
+    )
+    text = printed(results)
+    assert "flipped" in text
+    assert "1.25%" in text
+    assert "against split (0.8000): " in text
+    assert "p = 0.031 (McNemar, exact)" in text
+    assert "5.0% of predictions differ, errors correlate by 0.45" in text

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from bebert_ray.nn.bert import load_model, load_weights
+from bebert_ray.nn.margins import bits_of, encoder_bits, share_differing
 from bebert_ray.storage import Location
+from bebert_ray.training import fit
 from bebert_ray.training import member as member_module
 from bebert_ray.training.fit import predict
 from bebert_ray.training.member import MemberTraining
@@ -71,6 +73,43 @@ def test_members(run: Any, tmp_path: Path, strategy: str, mode: str) -> None:
     assert same_bits(again(weight, 0), trained)
     assert not same_bits(again(weight, 1), trained)
     assert not same_bits(again(weight[::-1].copy(), 0), trained)
+
+
+def test_bits_flip_and_are_told_of(run: Any) -> None:
+    """Each member flips bits of its own; with the margins of the split hardly any flips."""
+    heard: list[Any] = []
+    work = replace(run.new("member.latent_rate=10"), report=heard.append)
+    trained = []
+    for member in (0, 1):
+        training = MemberTraining(work, member)
+        assert training.flipped()["flipped"] == 0, "new margins flip nothing"
+        training.advance(work, some_weights()[None])
+        trained.append(training)
+    shares = [training.flipped() for training in trained]
+    assert all(share["flipped"] > 0 for share in shares)
+    assert heard[-1].flipped > 0
+    assert set(shares[0]["flipped_by_layer"]) == set(bits_of(trained[0]._model))
+    common = share_differing(*(encoder_bits(training._model) for training in trained))
+    assert common > 0, "no two members have the same bits"
+
+
+def test_a_bootstrap_sample_is_drawn_once(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[np.ndarray] = []
+    epoch_batches = fit.epoch_batches
+
+    def watched(*arguments: Any) -> list[np.ndarray]:
+        batches: list[np.ndarray] = epoch_batches(*arguments)
+        drawn.append(np.concatenate(batches))
+        return batches
+
+    monkeypatch.setattr(fit, "epoch_batches", watched)
+    work = run.new("ensemble.method=bagging", "ensemble.schedule=null", "member.epochs=2")
+    n = run.sizes["train"]
+    repeats = np.bincount(np.random.default_rng(3).integers(n, size=n), minlength=n)
+    train_member(work, repeats / n, 0)
+    assert len(drawn) == 2
+    for epoch in drawn:
+        np.testing.assert_array_equal(np.bincount(epoch, minlength=n), repeats)
 
 
 @pytest.mark.parametrize("mode", MODES)
