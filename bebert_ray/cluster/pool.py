@@ -165,21 +165,21 @@ class Pool:
                 heapq.heappush(self._waiting, _Ready.of(step))
             else:
                 if step.kind == "member":
-                    self._release(step.trainee)
+                    self._release(step.job)
                 steps += advance(step, *known, False)
 
-    def _release(self, trainee: str) -> None:
+    def _release(self, job: str) -> None:
         """Free the worker that holds a member whose last round is done already."""
         for slot in self._slots:
-            if slot.trainee == trainee and not slot.step:
-                slot.trainee = ""
+            if slot.job == job and not slot.step:
+                slot.job = ""
 
     def _assign(self) -> None:
         """Give waiting steps to workers, the first member first, while there are any."""
         while self._waiting and (slot := self._slot_for(self._waiting[0].step)):
             slot.step = heapq.heappop(self._waiting).step
             self.started += 1
-            slot.trainee, slot.since, slot.at_work = slot.step.trainee, time.monotonic(), False
+            slot.job, slot.since, slot.at_work = slot.step.job, time.monotonic(), False
             # A group passes the splits on, and so gets the reference alone.
             splits = [self._splits] if slot.kind == "group" else self._splits
             self._busy[slot.actor.run.remote(slot.step, splits)] = slot
@@ -194,14 +194,14 @@ class Pool:
         for slot in [slot for slot in self._slots if slot.kind != kind and not slot.step]:
             self._stop(slot)  # stages and members need the same room, one after the other
         idle = [slot for slot in self._slots if not slot.step]
-        for wanted in (step.trainee, ""):
+        for wanted in (step.job, ""):
             for slot in idle:
-                if slot.trainee == wanted:
+                if slot.job == wanted:
                     return slot
         if len(self._slots) < (self._room if kind == "member" else 1):
             return self._start(kind)
-        later = [slot for slot in idle if slot.trainee > step.trainee]
-        return max(later, key=lambda slot: slot.trainee, default=None)
+        later = [slot for slot in idle if slot.job > step.job]
+        return max(later, key=lambda slot: slot.job, default=None)
 
     def _kind(self, step: Step) -> Kind:
         if step.member is not None or step.kind == "model":  # a member's worker is free by then
@@ -253,7 +253,7 @@ class Pool:
                     slot.heard = time.monotonic()
         for event in events:
             for slot in self._slots:
-                if slot.step and slot.trainee == event["stage"]:
+                if slot.step and slot.job == event["stage"]:
                     slot.heard = time.monotonic()
                     if event["kind"] in ("start", "alive"):
                         slot.at_work, slot.log = True, event["log"]
@@ -272,7 +272,7 @@ class Pool:
         step, slot.step = slot.step, None
         assert step is not None
         if step.kind != "round":
-            slot.trainee = ""
+            slot.job = ""
         try:
             artifact, logits = ray.get(call)
         except RayTaskError as error:
@@ -298,7 +298,7 @@ class Pool:
                 f"{step.name} was done, but {step.path} is not there; all machines of the cluster "
                 "must share the disk of the run directory"
             )
-        self.report({"kind": "done", "stage": step.trainee, "round": step.round_shown})
+        self.report({"kind": "done", "stage": step.job, "round": step.round_shown})
         self._enqueue(advance(step, artifact, logits, True), advance)
 
     def _replace_hung(self, advance: Advance) -> None:
@@ -336,7 +336,7 @@ class Pool:
         self.report(
             {
                 "kind": "restart",
-                "stage": step.trainee,
+                "stage": step.job,
                 "node": slot.node,
                 "reason": reason,
                 "attempt": count,
@@ -364,7 +364,7 @@ class Pool:
                 self._stop(slot)
 
     def _note(self, step: Step, text: str) -> None:
-        self.report({"kind": "note", "stage": step.trainee, "text": text})
+        self.report({"kind": "note", "stage": step.job, "text": text})
 
 
 @dataclass(eq=False)
@@ -375,7 +375,7 @@ class _Slot:
         actor: Ray's handle.
         kind: what it is for.
         needs: what it has of the cluster, for people.
-        trainee: the stage or member that it holds in memory; empty if none.
+        job: the stage or member that it holds in memory; empty if none.
         step: what it runs; None if it is idle.
         since: when it was given the step.
         at_work: whether it has begun.
@@ -388,7 +388,7 @@ class _Slot:
     actor: Any
     kind: Kind
     needs: str
-    trainee: str = ""
+    job: str = ""
     step: Step | None = None
     since: float = 0.0
     at_work: bool = False

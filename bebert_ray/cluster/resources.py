@@ -183,7 +183,7 @@ def members_together(config: Config) -> int:
     """How many members, or folds of one, need not wait for each other."""
     ensemble = config.ensemble
     if ensemble.schedule == "sequential":
-        return 1 + len(ensemble.judges)
+        return 1 + len(ensemble.fold_numbers)
     return ensemble.members
 
 

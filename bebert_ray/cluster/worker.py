@@ -105,7 +105,7 @@ class Worker:
         self.report, self.predict = report, predict
         self.directory = directory
         self._gpu, self._beat = gpu, beat
-        self._trainee = ""
+        self._job = ""
         self._training: MemberTraining | None = None
 
     def run(self, step: Step, splits: dict[str, dict[str, np.ndarray]]) -> tuple[Artifact, Logits]:
@@ -119,7 +119,7 @@ class Worker:
             The artifact, and its logits; none of the packed model.
         """
         here = {
-            "stage": step.trainee,
+            "stage": step.job,
             "node": socket.gethostname(),
             "pid": os.getpid(),
             "log": os.path.realpath("/proc/self/fd/2"),
@@ -137,7 +137,7 @@ class Worker:
             stage = work.kind.stage(step.name)
             model = RECIPES[stage.recipe](work, stage)
         else:
-            training = self._member(step.trainee, step.member, work)
+            training = self._member(step.job, step.member, work)
             model = training.advance(work, step.sample_weight)
             flipped = training.flipped()
         if step.kind == "round":
@@ -145,20 +145,20 @@ class Worker:
         else:
             made = leave_model(work, model, step.path, step.stage, step.inputs, flipped)
         if step.kind != "round":
-            self._trainee, self._training = "", None
+            self._job, self._training = "", None
             parallel.once(work.checkpoints.clear)
         return made
 
     def _work(self, step: Step, splits: dict[str, dict[str, np.ndarray]]) -> Work:
         def note(text: str) -> None:
-            self.report({"kind": "note", "stage": step.trainee, "text": text})
+            self.report({"kind": "note", "stage": step.job, "text": text})
 
         def report(progress: Progress) -> None:
             event = asdict(progress)
-            starved = event.pop("starved")
-            self.report({"kind": "progress", "stage": step.trainee, **event})
-            if starved:
-                note(_no_gradient(starved, progress.epoch))
+            without_gradient = event.pop("without_gradient")
+            self.report({"kind": "progress", "stage": step.job, **event})
+            if without_gradient:
+                note(_gradient_note(without_gradient, progress.epoch))
 
         columns = {name: Columns.from_arrays(arrays) for name, arrays in splits.items()}
         examples = Splits(self.task, columns.pop("train"), columns.pop("selection"), columns)
@@ -173,9 +173,9 @@ class Worker:
             allotted_device(self._gpu),
         )
 
-    def _member(self, trainee: str, member: int, work: Work) -> MemberTraining:
-        if self._training is None or self._trainee != trainee:
-            self._trainee, self._training = trainee, MemberTraining(work, member)
+    def _member(self, job: str, member: int, work: Work) -> MemberTraining:
+        if self._training is None or self._job != job:
+            self._job, self._training = job, MemberTraining(work, member)
         return self._training
 
 
@@ -197,10 +197,10 @@ def _signs_of_life(
         ended.set()
 
 
-def _no_gradient(starved: tuple[str, ...], epoch: int) -> str:
-    first, others = starved[0], len(starved) - 1
+def _gradient_note(without_gradient: tuple[str, ...], epoch: int) -> str:
+    first, others = without_gradient[0], len(without_gradient) - 1
     more = f" and {others} other parameters" if others else ""
     return (
-        f"in epoch {epoch} no gradient reached {first}{more}: what is starved learns no more; a "
-        "lower learning rate may help, and for 1-1-1 wider activations on the way (binary.through)"
+        f"in epoch {epoch} no gradient reached {first}{more}, which so learn no more; a lower "
+        "learning rate may help, and for 1-1-1 wider activations on the way (binary.through)"
     )

@@ -299,7 +299,7 @@ class EnsembleConfig:
     )
 
     @property
-    def judges(self) -> range:
+    def fold_numbers(self) -> range:
         """The folds that are trained beside each member, for predictions of examples not seen."""
         out_of_fold = self.method == "boosting" and self.errors == "out_of_fold"
         return range(self.folds if out_of_fold else 0)

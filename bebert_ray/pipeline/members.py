@@ -149,7 +149,7 @@ class Ensemble:
 
     def _can_pass(self, round: int) -> bool:
         member = self._passed[round]
-        return all((round, member, k) in self._made for k in (None, *self._config.judges))
+        return all((round, member, k) in self._made for k in (None, *self._config.fold_numbers))
 
     def _pass(self, round: int, report: Report) -> list[Step]:
         # Process the next member of this round: its alpha, the weights after it, the steps now due.
@@ -187,7 +187,7 @@ class Ensemble:
 
     def _predictions(self, member: int, logits: Logits) -> Predictions:
         train = logits["train"].copy()
-        for k in self._config.judges:
+        for k in self._config.fold_numbers:
             left_out = self._fold_of == k
             train[left_out] = self._made.pop((0, member, k))[1]["train"][left_out]
         labels, held_out_labels = (self.splits[name].labels for name in ("train", "selection"))
@@ -215,7 +215,7 @@ class Ensemble:
         rows.append(member_weight(self._config, weights, rng))
         sample_weight = np.stack(rows)
         steps = [member_step(self.prepared, member, sample_weight, self.parents)]
-        for k in self._config.judges:  # an example of weight 0 is never drawn
+        for k in self._config.fold_numbers:  # an example of weight 0 is never drawn
             seen = np.where(self._fold_of == k, 0.0, sample_weight)
             seen /= seen.sum(axis=1, keepdims=True)
             steps.append(member_step(self.prepared, member, seen, self.parents, k))
@@ -227,7 +227,7 @@ def member_steps(config: Config) -> list[str]:
     names = []
     for member in range(config.ensemble.members):
         names += [member_name(member, round=round) for round in range(config.rounds - 1)]
-        names += [member_name(member, fold) for fold in (None, *config.ensemble.judges)]
+        names += [member_name(member, fold) for fold in (None, *config.ensemble.fold_numbers)]
     return names
 
 

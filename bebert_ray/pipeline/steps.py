@@ -27,7 +27,7 @@ class Step:
 
     Attributes:
         name: for people, such as `teacher`, `member 000 round 0` or `member 000`.
-        trainee: what is trained, whatever the round; events have it as their `stage`.
+        job: what is trained, whatever the round; events have it as their `stage`.
         kind: what the step makes. A round leaves logits, all others leave a model.
         path: directory of the artifact.
         checkpoints: directory of the checkpoints, which the rounds of a member share.
@@ -40,7 +40,7 @@ class Step:
     """
 
     name: str
-    trainee: str
+    job: str
     kind: Kind
     path: Location
     checkpoints: Location
@@ -126,7 +126,7 @@ def member_step(
     round = None if rounds == config.rounds else rounds - 1
     return Step(
         name=member_name(member, fold, round),
-        trainee=member_name(member, fold),
+        job=member_name(member, fold),
         kind=last if round is None else "round",
         path=prepared.layout.member(member, fold, round),
         checkpoints=prepared.layout.checkpoints / member_directory(member, fold),

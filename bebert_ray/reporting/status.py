@@ -169,7 +169,7 @@ def _steps(config: Config) -> list[str]:
     """Names of the steps whose rows are shown, in order."""
     steps = [stage.name for stage in kind_of(config).stages]
     for member in range(config.ensemble.members):
-        steps += [member_name(member, fold) for fold in (None, *config.ensemble.judges)]
+        steps += [member_name(member, fold) for fold in (None, *config.ensemble.fold_numbers)]
     return steps if config.export.remainder == "none" else [*steps, MODEL]
 
 

@@ -126,8 +126,8 @@ class TrialReports:
         """Report what a step has added, if it completes a member or a round of all."""
         if step.member is None:
             return
-        seconds = self._seconds.get(step.trainee, 0.0)  # rounds may be looked up in any order
-        self._seconds[step.trainee] = max(seconds, artifact.facts["seconds"])
+        seconds = self._seconds.get(step.job, 0.0)  # rounds may be looked up in any order
+        self._seconds[step.job] = max(seconds, artifact.facts["seconds"])
         if step.kind == "round":
             self._report_round(run, step.round, logits["selection"])
         elif self._prepared.config.rounds == 1:

@@ -23,8 +23,8 @@ from bebert_ray.nn.layers import BinaryLinear, SplitLinear
 from bebert_ray.nn.quantizers import LEARNED
 from bebert_ray.training import parallel
 from bebert_ray.training.checkpoints import State
+from bebert_ray.training.gradients import parameters_without_gradient
 from bebert_ray.training.losses import Batch, Loss, inputs_of
-from bebert_ray.training.starvation import starved_parameters
 
 REPORT_EVERY = 2.0  # seconds
 
@@ -59,7 +59,7 @@ class Progress:
         memory: the most that the process has held, in bytes.
         score: the held-out one, at the end of an epoch only.
         round: of a member that trains in rounds, from 0.
-        starved: parameters that had no gradient in the whole epoch, at its end.
+        without_gradient: parameters that had no gradient in the whole epoch, at its end.
         flipped: share of the binary weights whose sign is not that of the start, at the end of an
             epoch of a member.
     """
@@ -74,7 +74,7 @@ class Progress:
     memory: int
     score: float | None = None
     round: int | None = None
-    starved: tuple[str, ...] = ()
+    without_gradient: tuple[str, ...] = ()
     flipped: float | None = None
 
 
@@ -256,7 +256,7 @@ class Fit:
             }
         whole = self._step == 0
         self._model.train()
-        with starved_parameters(self._model) as starved:
+        with parameters_without_gradient(self._model) as without_gradient:
             for index in batches[self._step :]:
                 for group, rate in zip(self._groups(), self._rates, strict=True):
                     group["lr"] = rate * self._factor(self._total_steps)
@@ -269,7 +269,9 @@ class Fit:
                     reported = len(losses)
                 if self._step < len(batches) and self._total_steps % settings.checkpoint_every == 0:
                     keep(self.state())
-        progress = replace(self._progress(losses), starved=tuple(starved if whole else ()))
+        progress = replace(
+            self._progress(losses), without_gradient=tuple(without_gradient if whole else ())
+        )
         if self._flipped is not None:
             progress = replace(progress, flipped=self._flipped())
         self._epoch, self._step = self._epoch + 1, 0

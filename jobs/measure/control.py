@@ -47,9 +47,9 @@ class IdleWorker:
     def run(self, step: Step, splits: dict[str, dict[str, np.ndarray]]) -> tuple[Artifact, Logits]:
         """Leave the artifact of a step."""
         here = {"node": socket.gethostname(), "pid": os.getpid(), "log": ""}
-        self._report({"kind": "start", "stage": step.trainee, **here})
+        self._report({"kind": "start", "stage": step.job, **here})
         progress = Progress(1, 1, 1, 1, 0.0, 0.0, 0.0, 0, SKILL, step.round_shown)
-        self._report({"kind": "progress", "stage": step.trainee, **asdict(progress)})
+        self._report({"kind": "progress", "stage": step.job, **asdict(progress)})
         return leave(step, splits)
 
 

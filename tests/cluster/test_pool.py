@@ -44,7 +44,7 @@ class StubWorker:
         print(f"this is {step.name}", file=sys.stderr, flush=True)
         who = {"node": socket.gethostname(), "pid": os.getpid()}
         log = os.path.realpath("/proc/self/fd/2")
-        self.report({"kind": "start", "stage": step.trainee, "log": log, **who})
+        self.report({"kind": "start", "stage": step.job, "log": log, **who})
         deaths = Path(step.path.path + ".deaths")
         if deaths.exists() and (left := int(deaths.read_text())):
             deaths.write_text(str(left - 1))
@@ -63,13 +63,13 @@ class StubWorker:
             case "diverge":
                 raise Diverged("the loss became nan")
             case "kill the queue":
-                self.report({"kind": "note", "stage": step.trainee, "text": "heard before"})
+                self.report({"kind": "note", "stage": step.job, "text": "heard before"})
                 kill_queue()
             case "bug":
                 raise KeyError("oops")
         self.report(
             {
-                **{"kind": "progress", "stage": step.trainee, "round": step.round_shown},
+                **{"kind": "progress", "stage": step.job, "round": step.round_shown},
                 **{"epoch": 1, "epochs": 1, "step": 1, "steps": 1, "loss": 0.5, "score": 0.75},
                 **{"learning_rate": 0.1, "examples_per_second": 9.0, "memory": 10**9},
             }
@@ -170,8 +170,8 @@ def step(pool, request):
             return Step(name, name, "stage", **made)
         _, member, *round = name.split()
         weight = np.full((int(round[1]) + 1 if round else 2, 86), 1 / 86)
-        trainee, kind = f"member {member}", "round" if round else "member"
-        return Step(name, trainee, kind, **made, member=int(member), sample_weight=weight)
+        job, kind = f"member {member}", "round" if round else "member"
+        return Step(name, job, kind, **made, member=int(member), sample_weight=weight)
 
     return step
 

@@ -116,15 +116,15 @@ MADE = {name: Artifact(Path(name), name, {}, {}, name, Location.of(Path(name))) 
 def test_names_and_places(prepared):
     assert (member_name(7), member_name(7, 2)) == ("member 007", "member 007 fold 2")
     half = stage_step(prepared(), kind_of(prepared().config).stage("half"), MADE)
-    assert (half.name, half.trainee, half.stage) == ("half", "half", "half")
+    assert (half.name, half.job, half.stage) == ("half", "half", "half")
     assert str(half.path) == "/run/half"
     assert str(half.checkpoints) == "/run/checkpoints/half"
     member = member_step(prepared(), 7, UNIFORM, MADE)
-    assert (member.name, member.trainee, member.stage) == ("member 007", "member 007", "member")
+    assert (member.name, member.job, member.stage) == ("member 007", "member 007", "member")
     assert str(member.path) == "/run/members/007"
     assert str(member.checkpoints) == "/run/checkpoints/007"
     fold = member_step(prepared(), 7, UNIFORM, MADE, fold=2)
-    assert (fold.name, fold.trainee, fold.member) == (*["member 007 fold 2"] * 2, 7)
+    assert (fold.name, fold.job, fold.member) == (*["member 007 fold 2"] * 2, 7)
     assert str(fold.path) == "/run/members/007-fold-2"
     assert str(fold.checkpoints) == "/run/checkpoints/007-fold-2"
     for step in (half, member, fold):
@@ -143,7 +143,7 @@ def test_the_rounds_of_a_member(prepared):
     assert [step.path.name for step in steps] == ["007-round-0", "007-round-1", "007"]
     assert [step.stage for step in steps] == ["round", "round", "member"]
     assert [step.round_shown for step in steps] == [0, 1, 2]
-    assert {step.trainee for step in steps} == {"member 007"}
+    assert {step.job for step in steps} == {"member 007"}
     assert {str(step.checkpoints) for step in steps} == {"/run/checkpoints/007"}
     # The checkpoints of a round serve those after it, and no others.
     inputs = [step.inputs for step in steps]

@@ -1,4 +1,4 @@
-"""Parameters that no longer learn: a straight-through gradient can be zero everywhere."""
+"""Finds parameters that no longer learn: a straight-through gradient can be zero everywhere."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from bebert_ray.nn.quantizers import UniformQuantizer
 
 
 @contextmanager
-def starved_parameters(model: nn.Module) -> Iterator[list[str]]:
-    """Watches the gradients of `model` within the context.
+def parameters_without_gradient(model: nn.Module) -> Iterator[list[str]]:
+    """Lists the parameters whose gradient is zero in every backward pass within the context.
 
-    Binarization passes no gradient to what lies outside of its range: once all of a layer's
-    weights, or all that enters a quantizer, have left it, that layer stays as it is. A parameter
-    that the loss does not reach at all has no gradient, and is not starved; nor is a learned clip
-    that no activation is large enough for.
+    Binarization passes no gradient to values outside of its range: once all weights of a layer, or
+    all inputs of a quantizer, have left it, that layer does not change any more. Parameters that
+    the loss does not reach have no gradient at all, and are not listed. Learned clips are not
+    listed either: their gradient is zero while no activation is large enough.
 
     Yields:
         A list that holds, at the end, the names of the parameters whose gradient was zero each
         time that there was one.
     """
-    starved: list[str] = []
+    without_gradient: list[str] = []
     seen: set[str] = set()
-    hungry = {
+    waiting = {
         f"{path}.{name}".removeprefix("."): parameter
         for path, module in model.named_modules()
         if not isinstance(module, UniformQuantizer)
@@ -35,17 +35,17 @@ def starved_parameters(model: nn.Module) -> Iterator[list[str]]:
     def look_at(name: str, parameter: Tensor) -> None:
         seen.add(name)
         gradient = parameter.grad
-        # Looked at until the first that is not zero, which is the first as a rule.
-        if name in hungry and gradient is not None:
+        # Until the first gradient that is not zero: as a rule, that is the first one.
+        if name in waiting and gradient is not None:
             values = gradient._values() if gradient.is_sparse else gradient
             if values.any():
-                del hungry[name]
+                del waiting[name]
 
     with ExitStack() as hooks:
-        for name, parameter in list(hungry.items()):
+        for name, parameter in list(waiting.items()):
             handle = parameter.register_post_accumulate_grad_hook(
                 lambda parameter, name=name: look_at(name, parameter)
             )
             hooks.callback(handle.remove)
-        yield starved
-    starved += sorted(hungry.keys() & seen)
+        yield without_gradient
+    without_gradient += sorted(waiting.keys() & seen)

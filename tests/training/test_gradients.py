@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from bebert_ray.nn.quantizers import LsqQuantizer, UniformQuantizer
-from bebert_ray.training.starvation import starved_parameters
+from bebert_ray.training.gradients import parameters_without_gradient
 
 
 def network() -> nn.ModuleDict:
@@ -27,34 +27,34 @@ def step(model: nn.ModuleDict, alive: bool = False) -> None:
 
 def test_those_without_a_gradient_are_named() -> None:
     model = network()
-    with starved_parameters(model) as starved:
+    with parameters_without_gradient(model) as without_gradient:
         for _ in range(3):
             step(model)
-    assert starved == ["dead.bias", "dead.weight"]
+    assert without_gradient == ["dead.bias", "dead.weight"]
 
 
 def test_one_gradient_in_an_epoch_will_do() -> None:
     model = network()
-    with starved_parameters(model) as starved:
+    with parameters_without_gradient(model) as without_gradient:
         for alive in (False, True, False):
             step(model, alive)
-    assert starved == []
+    assert without_gradient == []
 
 
 def test_nothing_is_watched_afterwards() -> None:
     model = network()
-    with starved_parameters(model) as starved:
+    with parameters_without_gradient(model) as without_gradient:
         step(model, alive=True)
     step(model)
-    assert starved == []
-    with starved_parameters(model) as starved:
+    assert without_gradient == []
+    with parameters_without_gradient(model) as without_gradient:
         step(model)
-    assert starved == ["dead.bias", "dead.weight"]
+    assert without_gradient == ["dead.bias", "dead.weight"]
 
 
 def test_a_clip_that_is_wide_enough_for_all_is_not_starved() -> None:
     for quantizer, expected in ((UniformQuantizer(8), []), (LsqQuantizer(4), ["0.step"])):
         model = nn.Sequential(quantizer)
-        with starved_parameters(model) as starved:
+        with parameters_without_gradient(model) as without_gradient:
             model(torch.zeros(4, requires_grad=True)).sum().backward()
-        assert starved == expected
+        assert without_gradient == expected
