@@ -172,6 +172,11 @@ class StagesRun:
         return replace(work, checkpoints=checkpoints, report=heard.append), heard
 
 
+def rarely(*values: Any) -> list[Any]:
+    """Parameters of a test that runs with -m slow alone."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
 SPLIT = [("task=sst2", "bits=1-1-8"), ("task=stsb", "bits=1-1-4")]
 BINARY = [("task=sst2", "bits=1-1-1", "binary.through=[1-1-2]")]
 

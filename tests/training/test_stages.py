@@ -21,6 +21,8 @@ from bebert_ray.training import stages
 from bebert_ray.training.fit import predict
 from bebert_ray.training.work import leave_logits, load_logits
 
+from .conftest import rarely
+
 
 def same_bits(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return all(torch.equal(first[name], second[name]) for name in second)
@@ -141,7 +143,7 @@ def test_each_part_of_a_run_has_its_own_seed(run: Any) -> None:
 CHECKPOINTS = {"teacher": 3, "half": 3, "ternary": 6, "binary-1-1-2": 6, "binary-1-1-1": 6}
 
 
-@pytest.mark.parametrize("after", range(1, 7))
+@pytest.mark.parametrize("after", [1, 4, 6, *rarely(2, 3, 5)])
 @pytest.mark.parametrize("stage", ["teacher", "half", "ternary"])
 def test_a_stage_that_died_anywhere_goes_on_to_the_same_bits(
     split_run: Any, stage: str, after: int
@@ -150,7 +152,7 @@ def test_a_stage_that_died_anywhere_goes_on_to_the_same_bits(
     check_that_it_goes_on(split_run, stage, after)
 
 
-@pytest.mark.parametrize("after", range(1, 7))
+@pytest.mark.parametrize("after", [1, 4, 6, *rarely(2, 3, 5)])
 @pytest.mark.parametrize("stage", ["binary-1-1-2", "binary-1-1-1"])
 def test_so_does_a_fully_binary_one(binary_run: Any, stage: str, after: int) -> None:
     check_that_it_goes_on(binary_run, stage, after)
