@@ -22,9 +22,9 @@ def test_a_shipped_config(path):
     header = text.partition("\n\n")[0]
 
     assert all(line.startswith("#") for line in header.splitlines())
-    launch = re.search(r"^#   python jobs/ensemble.py --config (\S+)(.*)$", header, re.M)
+    launch = re.search(r"^#   bebert train --config (\S+)(.*)$", header, re.M)
     assert launch is not None, "the header has no launch line"
-    assert launch[1] == f"configs/{path.name}"
+    assert launch[1] == path.stem
     assert load_config(path, launch[2].split()).seed == config.seed
     assert ("data.path" in launch[2]) == (config.task != "demo")
     if path.stem in TASKS:
