@@ -42,5 +42,13 @@ def kept_config(run: Location) -> Config:
         raise UserError(f"{place} is damaged: {error}") from error
 
 
+def is_kept(run: Location) -> bool:
+    """Whether `config.yaml` of a directory begins as `keep_config` writes it, whole or damaged."""
+    try:
+        return read(run / CONFIG).startswith(HEAD.encode())
+    except FileNotFoundError:
+        return False
+
+
 def _checksum(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()

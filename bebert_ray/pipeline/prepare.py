@@ -22,7 +22,7 @@ from bebert_ray.data.sources import Source, load_corpus
 from bebert_ray.data.tasks import Task
 from bebert_ray.errors import UserError
 from bebert_ray.nn.checkpoint import Checkpoint, find_checkpoint, load_encoder, load_tokenizer
-from bebert_ray.pipeline.config_file import keep_config, kept_config
+from bebert_ray.pipeline.config_file import is_kept, keep_config, kept_config
 from bebert_ray.pipeline.layout import COLUMNS, CONFIG, DATA, LEFT, LOCK, ROWS, Layout
 from bebert_ray.pipeline.memory import EncoderShape
 from bebert_ray.storage import (
@@ -216,6 +216,12 @@ def _check_directory(directory: Location, config: Config) -> None:
     except UserError as error:
         raise UserError(f"output: {error}") from error
     if CONFIG in there:
+        # Half of all projects have a config.yaml: with fresh=true, theirs must not be deleted.
+        if not (is_kept(directory) or exists(directory / DATA / RECORD)):
+            raise UserError(
+                f"output: {directory} holds no run: its {CONFIG} was not written by bebert_ray; "
+                "choose another directory"
+            )
         if not config.fresh:
             _check_same_run(directory, config)
     # Without its configuration a run is known by its data.

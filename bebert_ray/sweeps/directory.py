@@ -7,6 +7,7 @@ import json
 from bebert_ray.config import differing_keys
 from bebert_ray.config.recipes import kind_of
 from bebert_ray.errors import UserError
+from bebert_ray.pipeline.config_file import is_kept
 from bebert_ray.pipeline.driver import make_plan
 from bebert_ray.pipeline.layout import LOCK, REPORT, RESULTS
 from bebert_ray.pipeline.prepare import Prepared
@@ -41,16 +42,18 @@ def check_directory(sweep: Sweep) -> None:
     except UserError as error:
         raise UserError(f"output: {error}") from error
     if SETTINGS not in there:
-        if there and not there <= LEFT:
+        if there and not (there <= LEFT and is_kept(directory / "shared")):
             raise UserError(
                 f"output: {directory} is not empty and not a sweep (it has no {SETTINGS}); choose "
                 "another directory"
             )
         return
-    if sweep.config.fresh:
-        return
+    if sweep.config.fresh and is_kept(directory / "shared"):
+        return  # a sweep of ours, whatever its settings
     try:
         old = json.loads(read(directory / SETTINGS))
+        if not {"run", "sweep", "space"} <= old.keys():
+            raise ValueError("it was not written by bebert_ray")
         changed = [
             f"  {key}: {before!r} there, {now!r} here"
             for key, before, now in differing_keys(old, json.loads(_text(sweep)))
@@ -61,7 +64,7 @@ def check_directory(sweep: Sweep) -> None:
             f"output: {directory / SETTINGS} is damaged: {error}\nNothing else is lost: delete "
             "that file, and give the same command again, with the same settings as before."
         ) from error
-    if changed:
+    if changed and not sweep.config.fresh:
         listed = "\n".join(changed)
         raise UserError(
             f"output: {directory} is another sweep:\n{listed}\n"

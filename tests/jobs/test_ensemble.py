@@ -16,6 +16,9 @@ import pytest
 
 from bebert_ray.cli.common import run_job
 from bebert_ray.cluster.resources import Node
+from bebert_ray.config import load_config
+from bebert_ray.pipeline.config_file import keep_config
+from bebert_ray.storage import Location
 
 SCRIPT = Path(__file__).resolve().parents[2] / "jobs" / "ensemble.py"
 
@@ -143,8 +146,7 @@ def test_bundled_weights_with_another_hash(refused, monkeypatch):
 
 
 def test_the_directory_of_another_run(refused, tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.yaml").write_text("task: mrpc\nseed: 7\n")
+    keep_config(load_config(None, ["task=mrpc", "seed=7"]), Location.of(tmp_path / "run"))
     message = refused()
     assert "  seed: 7 there, 42 here\n" in message
     assert "  task: 'mrpc' there, 'custom' here\n" in message

@@ -91,6 +91,19 @@ def test_a_directory_of_something_else_is_refused_even_to_start_over(runner):
     assert (runner.output / "thesis.tex").exists()
 
 
+def test_a_project_with_a_config_of_its_own_is_no_run(runner):
+    """`fresh=true` must not delete its data and models."""
+    for name in ("config.yaml", "data/train.csv", "model/weights.bin", "logs/today.txt"):
+        path = runner.output / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("task: mrpc\n")
+    before = sorted(runner.output.rglob("*"))
+    for change in ("fresh=false", "fresh=true"):
+        with pytest.raises(UserError, match=r"its config\.yaml was not written by bebert_ray"):
+            runner.prepare(change)
+    assert sorted(runner.output.rglob("*")) == before
+
+
 def test_a_file_in_place_of_the_directory_is_refused(runner):
     runner.output.touch()
     with pytest.raises(UserError, match=r"output: .*run: Not a directory"):

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from bebert_ray.errors import UserError
+from bebert_ray.pipeline.config_file import keep_config
+from bebert_ray.storage import Location
 from bebert_ray.sweeps.directory import check_data, check_directory, open_directory, plan, to_run
 from bebert_ray.sweeps.records import Record
 from bebert_ray.sweeps.settings import Sweep, load_sweep
@@ -57,6 +59,19 @@ def test_a_directory_that_is_no_sweep(tmp_path: Path) -> None:
         assert "not empty and not a sweep" in refused(sweep_in(tmp_path, *overrides))
 
 
+@pytest.mark.parametrize("name", ["best", "sweep.json"])
+def test_things_of_others_under_our_names_are_not_deleted(tmp_path: Path, name: str) -> None:
+    """`fresh=true` deletes what a sweep leaves: only where a sweep has left it."""
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "photo.jpg").touch()
+    if name == "sweep.json":
+        (tmp_path / name).write_text('{"clean": true}')
+    before = sorted(tmp_path.rglob("*"))
+    for overrides in ((), ("fresh=true",)):
+        assert "sweep" in refused(sweep_in(tmp_path, *overrides))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_damaged_settings(tmp_path: Path) -> None:
     open_directory(sweep_in(tmp_path))
     for content in ("{", "[]"):
@@ -64,6 +79,8 @@ def test_damaged_settings(tmp_path: Path) -> None:
         assert "sweep.json is damaged" in refused(sweep_in(tmp_path))
     (tmp_path / "sweep.json").unlink()
     (tmp_path / "trials").mkdir()
+    shared = sweep_in(tmp_path).shared()
+    keep_config(shared, Location.of(Path(shared.output)))
     check_directory(sweep_in(tmp_path))  # what is left is a sweep's
 
 
