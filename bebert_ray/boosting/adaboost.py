@@ -1,8 +1,7 @@
 """What each member of an ensemble trains on: boosting and bagging as arithmetic on sample weights.
 
 A `sample_weight` is a probability distribution over the n training examples: float64 [n], in
-dataset order, summing to 1. Everything here is a pure function of numpy arrays; who trains the
-members, and where, is not known here.
+dataset order, summing to 1. Everything here is a pure function of numpy arrays.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""One round of an ensemble: the weights that a member sees, the say it gets, the weights after it.
+"""One round of boosting: a member's sample weights, its alpha, and the next member's weights.
 
-Pure arithmetic on numpy arrays: `weights` has the single steps, this module the settings and the
-two sets of examples (those trained on, those held out).
+Pure arithmetic on numpy arrays. `adaboost` has the single steps; this module applies the settings
+to two sets of examples, those trained on and those held out.
 """
 
 from __future__ import annotations
@@ -35,7 +35,12 @@ class Weights:
 
     @staticmethod
     def uniform(train: int, selection: int) -> Weights:
-        """Where boosting starts."""
+        """The weights that boosting starts from: 1 / n and 1 / s.
+
+        Examples:
+            >>> Weights.uniform(2, 4).selection.tolist()
+            [0.25, 0.25, 0.25, 0.25]
+        """
         return Weights(np.full(train, 1 / train), np.full(selection, 1 / selection))
 
 
@@ -52,7 +57,15 @@ class Predictions:
 def member_weight(config: EnsembleConfig, weights: Weights, rng: np.random.Generator) -> Floats:
     """The `sample_weight` [n] that the next member trains with.
 
-    Boosting: the current weights. Bagging: a bootstrap sample's.
+    Boosting: the current weights. Bagging: those of a bootstrap sample, count / n.
+
+    Args:
+        config: the method.
+        weights: the current weights of boosting.
+        rng: draws the bootstrap sample.
+
+    Returns:
+        [n], summing to 1.
     """
     if config.method == "bagging":
         return bootstrap(len(weights.train), rng)
@@ -62,19 +75,21 @@ def member_weight(config: EnsembleConfig, weights: Weights, rng: np.random.Gener
 def boost_round(
     config: EnsembleConfig, num_labels: int, weights: Weights, predictions: Predictions
 ) -> tuple[Weights, Boost]:
-    """The weights after a member, and its say.
+    """The weights after a member, and its alpha.
 
-    `config.errors` tells where the member's error e, and so its alpha, comes from:
+    `config.errors` names the examples that the member's error e, and so its alpha, is measured on:
 
-    * `train`: its weighted error on the examples it was trained on, as in AdaBoost. A strong member
-      fits these, e is too small, and the next member sees little but label noise;
-    * `holdout`: its weighted error on the selection split, whose examples carry boosting weights of
-      their own. With `selection: dev` that split is dev, and the reported figures have had a say
-      in the alphas, as in the published protocol;
-    * `out_of_fold`: `predictions.train` come from models that did not see the example.
+    * `train`: those it was trained on, as in AdaBoost. A strong member fits them, e is too small,
+      and the next member sees little but label noise;
+    * `holdout`: the selection split, whose examples have boosting weights of their own. With
+      `selection: dev` that split is dev, and the alphas depend on the reported split, as in the
+      published protocol;
+    * `out_of_fold`: those it was trained on, with `predictions.train` from models that did not see
+      the example.
 
-    The weights are tempered by `config.floor` before they go on: what a member is judged by is then
-    what it was trained with, and a strong member's few errors cannot take all of the mass.
+    `config.floor` tempers the weights that are returned. A member's error is so measured with the
+    weights that it was trained with, and the few errors of a strong member cannot take all of the
+    weight.
 
     Args:
         config: method, learning rate, source of the errors, loss of AdaBoost.R2.

@@ -25,10 +25,11 @@ SHARE = 4096  # examples that a helper is given at a time: many seconds' worth o
 class SharedScoring:
     """Predicts logits as `training.fit.predict` does, with the help of idle CPUs and GPUs.
 
-    A process that has trained a model works through the batches from the front, and hands shares
-    from the back to tasks as large as itself, as many as there is room for when it begins. It waits
-    for nobody: what no helper has brought when all else is done, it does itself. A batch has the
-    same logits, to the bit, whoever computes it, since all have the same number of threads.
+    The process that has trained a model scores the batches from the first one on, and gives shares
+    from the last one on to Ray tasks with the same allotment: as many as there is room for when it
+    begins. It does not wait for them: shares whose logits have not arrived when all others are
+    scored, it scores itself. All processes have the same number of threads, so a batch has the same
+    logits, to the bit, in each of them.
 
     Args:
         allotment: what this process has of the cluster, and each helper gets.

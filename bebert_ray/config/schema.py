@@ -341,7 +341,7 @@ class MemberResources:
 
 @dataclass(frozen=True, config=_CHECKS)
 class ResourcesConfig:
-    """What the run may take of the cluster, and what it puts up with."""
+    """What the run may take of the cluster, and how it handles processes that die."""
 
     num_cpus: Count | None = Field(
         default=None,

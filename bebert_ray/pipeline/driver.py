@@ -1,6 +1,6 @@
-"""The run: what is there already, what is to be done, and the ensemble that comes of it.
+"""A run as a sequence of steps: which are done, which are due, and the results of all of them.
 
-No Ray here: whoever calls says how steps are done.
+No Ray here: the caller runs the steps.
 """
 
 from __future__ import annotations

@@ -183,7 +183,7 @@ def _publish(draft: Path, location: Location, record: _Record) -> Artifact:
     known = _read_record(location)
     if isinstance(known, _Record) and known.made_as(record):
         present = _verify(location, known)
-        if isinstance(present, Artifact):  # by now somebody may be reading it
+        if isinstance(present, Artifact):  # another process may be reading it
             return present
     if location.is_local:
         disk.move_directory(draft, location.local)

@@ -36,7 +36,7 @@ def home(location: Location) -> Path:
 def only_copy(location: Location) -> Iterator[Path]:
     """Where the copy of `location`, as it is now, is or has to go; all other copies are deleted.
 
-    The processes of a machine take turns: whoever comes second finds what the first has copied.
+    The processes of a machine take turns: the second one finds the copy of the first.
 
     Raises:
         OSError: the store does not answer, or the cache cannot be written to.

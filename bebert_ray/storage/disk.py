@@ -1,8 +1,8 @@
 """How things are written on the local disk.
 
-Whatever is written is written under a name of its own first, a draft, and moved to its place when
-it is complete. Names of drafts are unique: two writers of one thing, such as a worker that its
-driver believes dead and the one hired in its place, do not meet before the move.
+Files and directories are written under another name first, as a draft, and moved to their place when
+they are complete. Names of drafts are unique, so two writers of one file do not disturb each other
+before the move: a worker that the driver has given up, and its replacement.
 """
 
 from __future__ import annotations

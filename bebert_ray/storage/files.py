@@ -188,7 +188,7 @@ def lock(place: Path | Location, patience: float = 0.0) -> Iterator[None]:
 
     Args:
         place: the directory.
-        patience: seconds to wait for who holds it: a process that is about to end, perhaps.
+        patience: seconds to wait for the process that holds it, which may be about to end.
 
     Raises:
         UserError: another process holds it, or it cannot be written to.
@@ -208,7 +208,7 @@ def lock(place: Path | Location, patience: float = 0.0) -> Iterator[None]:
                 if time.monotonic() >= deadline:
                     raise _in_use(directory, file)
                 time.sleep(0.2)
-            # For people only. The file stays: to remove it would race with whoever comes next.
+            # For people only. The file stays: deleting it would race with the next process.
             os.ftruncate(file, 0)
             os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield

@@ -1,7 +1,7 @@
 """One training in several processes: each takes its rows of every batch, and all make one step.
 
 Everything here does nothing in a process on its own, so that there is one training loop. In a group
-(torch.distributed, set up by whoever starts the processes) all run through the same program on the
+(torch.distributed, set up by the caller) all run through the same program on the
 same examples; what differs from one to the next is the share of a batch, and the dropout.
 
 DistributedDataParallel is not used. It works in the forward of a module that it wraps, and a loss
