@@ -36,6 +36,27 @@ ROOT = Path(__file__).resolve().parents[1]
 _EXIT_STATUS = pytest.StashKey[int]()
 
 
+# The files that take longest, of which each is run by one of two processes: they go first, so that
+# both end at about the same time.
+LONG = (
+    *("jobs/test_ensemble.py", "pipeline/test_driver.py", "cluster/test_pool.py"),
+    *("jobs/test_sweep.py", "training/test_member.py", "scoring/test_run.py"),
+    *("jobs/test_predict.py", "jobs/test_losses.py", "jobs/test_benchmark.py", "test_api.py"),
+    *("cluster/test_nodes.py", "cluster/test_data_parallel.py", "examples/test_notebooks.py"),
+    *("packed/test_model.py", "training/test_stages.py", "jobs/test_chaos.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the files that take longest to the front; the tests of a file keep their order."""
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.as_posix()
+        return next((i for i, end in enumerate(LONG) if name.endswith(end)), len(LONG))
+
+    items.sort(key=place)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Remember how the tests ended."""

@@ -122,7 +122,7 @@ def test_training_on_a_frame(frame, settings, capsys):
 
         model = bb.load_model(results.model)
         assert model.config.id2label == {0: "neg", 1: "pos"}
-        scored = bb.predict(results.model, dev, quiet=True, workers=1)
+        scored = bb.predict(results.model, dev.drop(columns="label"), quiet=True, workers=1)
         assert scored.num_rows == len(dev)
         assert {"text", "stars", "label"} - set(scored.column_names) == set()
     finally:

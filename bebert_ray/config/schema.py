@@ -205,8 +205,7 @@ class MemberConfig:
     latent_rate: Real = Field(
         default=3.0,
         gt=0,
-        description="learning rate of the latent binary weights, as a multiple of "
-        "member.learning_rate",
+        description="learning rate of the latent binary weights, as a multiple of the others'",
     )
     warmup: Annotated[Real, Field(ge=0, le=1)] | None = Field(
         default=None,

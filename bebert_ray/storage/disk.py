@@ -1,8 +1,8 @@
 """How things are written on the local disk.
 
-Files and directories are written under another name first, as a draft, and moved to their place when
-they are complete. Names of drafts are unique, so two writers of one file do not disturb each other
-before the move: a worker that the driver has given up, and its replacement.
+Files and directories are written under another name first, as a draft, and moved to their place
+when they are complete. Names of drafts are unique, so two writers of one file do not disturb each
+other before the move: a worker that the driver has given up, and its replacement.
 """
 
 from __future__ import annotations

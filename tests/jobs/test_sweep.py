@@ -125,12 +125,12 @@ def test_a_sweep_that_is_killed_goes_on(tiny_run, tmp_path):
     command = (
         *tiny_run,
         *SPACE,
-        *("sweep.trials=5", "sweep.objective=score-and-bits", f"output={output}"),
+        *("sweep.trials=3", "sweep.objective=score-and-bits", f"output={output}"),
         *("resources.num_cpus=2", "resources.stage.cpu=1", "resources.member.memory=2e8"),
     )
     job = start(*command)
     deadline = time.monotonic() + 250
-    while len(done(output)) < 2:
+    while len(done(output)) < 1:
         assert job.poll() is None, job.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -146,7 +146,7 @@ def test_a_sweep_that_is_killed_goes_on(tiny_run, tmp_path):
     assert job.returncode == 0, error
     assert "Traceback" not in error
     after = {each["number"]: each for each in records(output)}
-    assert sorted(after) == list(range(5))
+    assert sorted(after) == list(range(3))
     assert {each["state"] for each in after.values()} <= {"done", "stopped"}
     for number in finished:
         assert after[number] == kept[number], "no finished trial is repeated"
