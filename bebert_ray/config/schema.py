@@ -203,7 +203,7 @@ class MemberConfig:
         "them, where hardly any bit flips. The function is the same",
     )
     latent_rate: Real = Field(
-        default=3.0,
+        default=1.0,
         gt=0,
         description="learning rate of the latent binary weights, as a multiple of the others'",
     )
