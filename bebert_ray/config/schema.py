@@ -82,6 +82,53 @@ HiddenLearningRate = Annotated[
 
 
 @dataclass(frozen=True, config=_CHECKS)
+class AugmentConfig:
+    """Copies of training examples with some words replaced (TinyBERT, arXiv 1909.10351)."""
+
+    copies: Annotated[int, Field(strict=True, ge=0)] = Field(
+        default=0, description="made of each training example; 0: none (TinyBERT: 20)"
+    )
+    probability: Real = Field(
+        default=0.4, gt=0, le=1, description="that a word is replaced in a copy"
+    )
+    candidates: Count = Field(
+        default=15, description="the likeliest replacements of a word, of which one is drawn"
+    )
+    share: Real = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="probability that a copy takes the place of its example in an epoch",
+    )
+    per_member: bool = Field(
+        default=False, strict=True, description="whether each member trains on copies of its own"
+    )
+    model: PathText | None = Field(
+        default=None,
+        description="masked-language BERT (hub name or directory) that proposes replacements of "
+        "words that are one token to it; null: word vectors alone",
+    )
+    vectors: PathText | None = Field(
+        default=None,
+        description="word vectors (GloVe text file) whose nearest words replace the others; null: "
+        "without a model, the encoder's own word embeddings",
+    )
+    keep_numbers: bool = Field(
+        default=True, strict=True, description="whether words with a digit stay as they are"
+    )
+    keep_names: bool = Field(
+        default=True,
+        strict=True,
+        description="whether words capitalised within a sentence stay as they are",
+    )
+    keep_stop_words: bool = Field(
+        default=True,
+        strict=True,
+        description="whether stop words (scikit-learn's English ones, such as not) stay",
+    )
+
+
+@dataclass(frozen=True, config=_CHECKS)
 class DataConfig:
     """Where the examples come from and how they are cut."""
 
@@ -120,6 +167,10 @@ class DataConfig:
         default=None,
         description="custom: file of the reported split; null: dev.* beside train.*, else a seeded "
         "tenth of the file",
+    )
+    augment: AugmentConfig = Field(
+        default_factory=AugmentConfig,
+        description="copies of training examples with some words replaced",
     )
 
 
@@ -490,6 +541,14 @@ def _conflicts(config: Config) -> Iterator[Conflict]:
     if len(set(columns)) < len(columns):
         yield Conflict(
             "data.text_columns", ("data.label_column",), "names the same column more than once"
+        )
+    augment, members = data.augment, config.ensemble.members
+    if augment.per_member and augment.copies < members:
+        yield Conflict(
+            "data.augment.per_member",
+            ("data.augment.copies", "ensemble.members"),
+            f"{augment.copies} copies of an example are too few for {members} members to have some "
+            "of their own; set data.augment.copies to at least ensemble.members",
         )
     yield from _schedule_conflicts(config)
     yield from _width_conflicts(config)

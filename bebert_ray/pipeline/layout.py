@@ -2,6 +2,7 @@
 
 config.yaml                     the configuration, with a checksum
 data/                           the tokenised examples
+augmented/                      copies of training examples, if data.augment asks for any
 encoder/                        weights and tokenizer that the run starts from
 teacher/, half/, …              the shared stages
 members/000/                    a member
@@ -28,6 +29,7 @@ from bebert_ray.storage.copies import LOCK
 
 CONFIG = "config.yaml"
 DATA = "data"
+AUGMENTED = "augmented"
 MEMBERS = "members"
 WEIGHTS = "weights"
 CHECKPOINTS = "checkpoints"
@@ -39,13 +41,15 @@ SCORES = "scores.png"
 REPORT = "report.html"
 
 LEFT = {
-    *(DATA, ENCODER, *STAGE_NAMES, MEMBERS, WEIGHTS, CHECKPOINTS, MODEL),
+    *(DATA, AUGMENTED, ENCODER, *STAGE_NAMES, MEMBERS, WEIGHTS, CHECKPOINTS, MODEL),
     *(METRICS, TENSORBOARD, LOGS, RESULTS, SCORES, REPORT),
 }
 """What a run leaves in its directory, beside its configuration and its lock."""
 
 COLUMNS, ROWS = "columns.safetensors", "rows.json"
 """In `data`: the tokenised splits; and which rows of the corpus train and selection are."""
+AUGMENTED_COLUMNS = "copies.safetensors"
+"""In `augmented`: the tokenised copies."""
 
 
 class Part(NamedTuple):
@@ -134,6 +138,11 @@ class Layout:
     def data(self) -> Location:
         """The tokenised examples, an artifact."""
         return self.directory / DATA
+
+    @property
+    def augmented(self) -> Location:
+        """Copies of training examples with some words replaced, an artifact."""
+        return self.directory / AUGMENTED
 
     @property
     def encoder(self) -> Location:

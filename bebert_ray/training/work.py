@@ -19,6 +19,7 @@ from transformers import BertForSequenceClassification
 from bebert_ray.config import Config
 from bebert_ray.config.recipes import Kind, kind_of
 from bebert_ray.data.columns import Columns
+from bebert_ray.data.copies import Copies
 from bebert_ray.data.metrics import evaluate, primary
 from bebert_ray.data.tasks import Task
 from bebert_ray.nn.bert import load_model, save_model
@@ -48,12 +49,14 @@ class Splits:
         train: what models and weights are fitted to.
         selection: what every choice is made on: a held-out part of train, or dev if asked for.
         dev: the reported splits by name, the main one first.
+        copies: augmented copies of the examples of train, if there are any.
     """
 
     task: Task
     train: Columns
     selection: Columns
     dev: dict[str, Columns]
+    copies: Copies | None = None
 
     def named(self) -> dict[str, Columns]:
         """All splits by the names that logits are stored under."""
