@@ -31,6 +31,7 @@ from bebert_ray.cluster.scoring import SharedScoring
 from bebert_ray.cluster.worker import Worker, worker_environment
 from bebert_ray.config.recipes import RIVAL_NAMES, kind_of
 from bebert_ray.data.columns import Columns
+from bebert_ray.data.copies import COPIES, Copies
 from bebert_ray.errors import Diverged, RunError, UserError
 from bebert_ray.pipeline.driver import found
 from bebert_ray.pipeline.layout import CHECKPOINTS
@@ -65,6 +66,7 @@ class Pool:
         allotments: what the worker of a stage, and of a member, gets of the cluster.
         board: shows and records the events.
         worker: the class of the actors; `cluster.worker.Worker`, or one of the same methods.
+        copies: augmented copies of the examples of train, if there are any.
 
     Attributes:
         started: how many steps were given to workers.
@@ -77,8 +79,9 @@ class Pool:
         allotments: Allotments,
         board: Board,
         worker: type = Worker,
+        copies: Copies | None = None,
     ):
-        self._prepared, self._columns = prepared, splits
+        self._prepared, self._columns, self._copies = prepared, splits, copies
         self._allotments, self._board, self._worker = allotments, board, worker
         self._gauges = Gauges(str(prepared.directory))
         self._slots: list[_Slot] = []
@@ -135,7 +138,10 @@ class Pool:
     @cached_property
     def _splits(self) -> Any:
         # numpy arrays are read by every worker of a machine from one shared copy.
-        return ray.put({name: columns.to_arrays() for name, columns in self._columns.items()})
+        arrays = {name: columns.to_arrays() for name, columns in self._columns.items()}
+        if self._copies is not None:
+            arrays[COPIES] = self._copies.to_arrays()
+        return ray.put(arrays)
 
     @property
     def _events(self) -> Queue:

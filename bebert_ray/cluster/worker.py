@@ -18,6 +18,7 @@ import torch
 
 from bebert_ray.config import Config
 from bebert_ray.data.columns import Columns
+from bebert_ray.data.copies import COPIES, Copies
 from bebert_ray.data.tasks import Task
 from bebert_ray.errors import UserError
 from bebert_ray.pipeline.pack import leave_packed
@@ -113,7 +114,8 @@ class Worker:
 
         Args:
             step: a shared stage, a round, a member, a fold or the packed model.
-            splits: the arrays of the tokenised examples, by split.
+            splits: the arrays of the tokenised examples, by split; and of the augmented copies, if
+                there are any, as `COPIES`.
 
         Returns:
             The artifact, and its logits; none of the packed model.
@@ -160,8 +162,13 @@ class Worker:
             if without_gradient:
                 note(_gradient_note(without_gradient, progress.epoch))
 
-        columns = {name: Columns.from_arrays(arrays) for name, arrays in splits.items()}
-        examples = Splits(self.task, columns.pop("train"), columns.pop("selection"), columns)
+        columns = {
+            name: Columns.from_arrays(arrays) for name, arrays in splits.items() if name != COPIES
+        }
+        copies = Copies.from_arrays(splits[COPIES]) if COPIES in splits else None
+        examples = Splits(
+            self.task, columns.pop("train"), columns.pop("selection"), columns, copies
+        )
         checkpoints = Checkpoints(step.checkpoints, step.inputs, step.earlier, note)
         return Work(
             self.config,

@@ -95,39 +95,48 @@ Joint = Annotated[
 
 @dataclass(frozen=True, config=_CHECKS)
 class AugmentConfig:
-    """Copies of training examples with some words replaced, for distillation."""
+    """Copies of training examples with some words replaced (TinyBERT, arXiv 1909.10351)."""
 
-    copies: Annotated[int, Field(strict=True, ge=0, le=1000)] = Field(
-        default=0, description="copies made of each training example; 0: none"
+    copies: Annotated[int, Field(strict=True, ge=0)] = Field(
+        default=0, description="made of each training example; 0: none (TinyBERT: 20)"
     )
     probability: Real = Field(
-        default=0.4, gt=0, le=1, description="that a word of a copy is replaced"
+        default=0.4, gt=0, le=1, description="that a word is replaced in a copy"
     )
-    candidates: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
-        default=15, description="words that its replacement is drawn from"
+    candidates: Count = Field(
+        default=15, description="the likeliest replacements of a word, of which one is drawn"
     )
     share: Real = Field(
         default=0.5,
-        ge=0,
+        gt=0,
         le=1,
-        description="probability that a copy stands in for its example in an epoch",
+        description="probability that a copy takes the place of its example in an epoch",
     )
     per_member: bool = Field(
-        default=False, strict=True, description="each member has copies of its own"
+        default=False, strict=True, description="whether each member trains on copies of its own"
     )
     model: PathText | None = Field(
         default=None,
-        description="masked language model that gives the candidates: a directory or a hub name; "
-        "null: the nearest words in the encoder's own embeddings",
+        description="masked-language BERT (hub name or directory) that proposes replacements of "
+        "words that are one token to it; null: word vectors alone",
     )
     vectors: PathText | None = Field(
         default=None,
-        description="word vectors (GloVe's text format) for words of several pieces; null: these "
-        "words stay",
+        description="word vectors (GloVe text file) whose nearest words replace the others; null: "
+        "without a model, the encoder's own word embeddings",
     )
-    keep_numbers: bool = Field(default=True, strict=True, description="numbers stay as they are")
+    keep_numbers: bool = Field(
+        default=True, strict=True, description="whether words with a digit stay as they are"
+    )
     keep_names: bool = Field(
-        default=True, strict=True, description="capitalised words within a sentence stay"
+        default=True,
+        strict=True,
+        description="whether words capitalised within a sentence stay as they are",
+    )
+    keep_stop_words: bool = Field(
+        default=True,
+        strict=True,
+        description="whether stop words (scikit-learn's English ones, such as not) stay",
     )
 
 
@@ -172,7 +181,8 @@ class DataConfig:
         "tenth of the file",
     )
     augment: AugmentConfig = Field(
-        default_factory=AugmentConfig, description="copies of examples with words replaced"
+        default_factory=AugmentConfig,
+        description="copies of training examples with some words replaced",
     )
 
 
@@ -562,6 +572,14 @@ def _conflicts(config: Config) -> Iterator[Conflict]:
     if len(set(columns)) < len(columns):
         yield Conflict(
             "data.text_columns", ("data.label_column",), "names the same column more than once"
+        )
+    augment, members = data.augment, config.ensemble.members
+    if augment.per_member and augment.copies < members:
+        yield Conflict(
+            "data.augment.per_member",
+            ("data.augment.copies", "ensemble.members"),
+            f"{augment.copies} copies of an example are too few for {members} members to have some "
+            "of their own; set data.augment.copies to at least ensemble.members",
         )
     yield from _schedule_conflicts(config)
     yield from _ensemble_conflicts(config)

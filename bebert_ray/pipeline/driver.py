@@ -18,9 +18,10 @@ from bebert_ray.data.columns import Columns
 from bebert_ray.data.metrics import is_no_better_than_chance, primary
 from bebert_ray.nn.bert import load_model
 from bebert_ray.nn.margins import encoder_bits, share_differing
+from bebert_ray.pipeline.augmentation import find_augmented
 from bebert_ray.pipeline.diagnostics import baselines, diversity
 from bebert_ray.pipeline.evaluate import ensemble_predictions, predictions, staged_scores
-from bebert_ray.pipeline.layout import DATA, MODEL
+from bebert_ray.pipeline.layout import AUGMENTED, DATA, MODEL
 from bebert_ray.pipeline.members import Ensemble, Member, member_steps, vote_alphas
 from bebert_ray.pipeline.prepare import Prepared, load_splits
 from bebert_ray.pipeline.results import Model, Packed, Results
@@ -162,12 +163,16 @@ def make_plan(prepared: Prepared) -> dict[str, str]:
     kind = kind_of(prepared.config)
     stages, rivals = ([stage.name for stage in each] for each in (kind.stages, kind.rivals))
     last = [] if prepared.config.export.remainder == "none" else [MODEL]
-    plan = dict.fromkeys([DATA, *stages, *member_steps(prepared.config), *rivals, *last], "run")
+    augmented = [] if prepared.augmentation is None else [AUGMENTED]
+    first = [DATA, *augmented, *stages]
+    plan = dict.fromkeys([*first, *member_steps(prepared.config), *rivals, *last], "run")
     if prepared.config.fresh:
         return plan
     data = prepared.find_data()
     plan[DATA] = _state(data)
-    looked_at = {DATA}
+    looked_at = {DATA, *augmented}
+    if augmented:
+        plan[AUGMENTED] = _state(find_augmented(prepared))
     if isinstance(data, Miss):
         return plan
     run = Run(prepared, load_splits(prepared))

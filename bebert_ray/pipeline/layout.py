@@ -2,6 +2,7 @@
 
 config.yaml                     the configuration, with a checksum
 data/                           the tokenised examples
+augmented/                      copies of training examples, if data.augment asks for any
 encoder/                        weights and tokenizer that the run starts from
 teacher/, half/, …              the shared stages; half-trunk1/ … of a second shared checkpoint
 longer/, wider/, distilled/     baselines of equal cost, and the ensemble distilled back
@@ -29,6 +30,7 @@ from bebert_ray.storage.copies import LOCK
 
 CONFIG = "config.yaml"
 DATA = "data"
+AUGMENTED = "augmented"
 MEMBERS = "members"
 WEIGHTS = "weights"
 CHECKPOINTS = "checkpoints"
@@ -40,13 +42,16 @@ SCORES = "scores.png"
 REPORT = "report.html"
 
 LEFT = {
-    *(DATA, ENCODER, *STAGE_NAMES, *RIVAL_NAMES, MEMBERS, WEIGHTS, CHECKPOINTS, MODEL),
+    *(DATA, AUGMENTED, ENCODER, *STAGE_NAMES, *RIVAL_NAMES),
+    *(MEMBERS, WEIGHTS, CHECKPOINTS, MODEL),
     *(METRICS, TENSORBOARD, LOGS, RESULTS, SCORES, REPORT),
 }
 """What a run leaves in its directory, beside its configuration and its lock."""
 
 COLUMNS, ROWS = "columns.safetensors", "rows.json"
 """In `data`: the tokenised splits; and which rows of the corpus train and selection are."""
+AUGMENTED_COLUMNS = "copies.safetensors"
+"""In `augmented`: the tokenised copies."""
 
 
 class Part(NamedTuple):
@@ -135,6 +140,11 @@ class Layout:
     def data(self) -> Location:
         """The tokenised examples, an artifact."""
         return self.directory / DATA
+
+    @property
+    def augmented(self) -> Location:
+        """Copies of training examples with some words replaced, an artifact."""
+        return self.directory / AUGMENTED
 
     @property
     def encoder(self) -> Location:

@@ -6,13 +6,14 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from transformers import BertConfig
 
+from bebert_ray.augment.vectors import check_vectors
 from bebert_ray.config import Config, differing_keys, to_dict
 from bebert_ray.config.schema import Precision
 from bebert_ray.data.columns import Columns, load_columns, save_columns, tokenize
@@ -42,6 +43,8 @@ from bebert_ray.storage.artifacts import RECORD
 from bebert_ray.training.encoder import leave_encoder
 from bebert_ray.training.precision import fast_precision
 
+AUGMENTATION_METHOD = 1  # raised whenever the same settings give other copies
+
 # Keys that may change in a run directory: they affect the members alone, or no figure.
 FREE_KEYS = (
     *("ensemble.", "member.", "export.", "resources.", "output", "fresh"),
@@ -59,6 +62,8 @@ class Prepared:
         corpus: the examples as text.
         checkpoint: the pretrained encoder.
         data: all that the tokenised examples depend on, as JSON.
+        masked: the masked language model that augments the examples, if there is one.
+        augmentation: all that the augmented copies depend on, as JSON; None if there are none.
     """
 
     config: Config
@@ -66,6 +71,8 @@ class Prepared:
     corpus: Corpus
     checkpoint: Checkpoint
     data: dict[str, Any]
+    masked: Checkpoint | None = None
+    augmentation: dict[str, Any] | None = None
 
     @property
     def task(self) -> Task:
@@ -128,7 +135,30 @@ def prepare(config: Config, tables: Mapping[str, Any] | None = None) -> Prepared
         "holdout": config.data.holdout if config.selection == "holdout" else None,
         "seed": config.seed,
     }
-    return Prepared(config, directory, corpus, checkpoint, data)
+    masked, augmentation = _augmentation(config, data)
+    return Prepared(config, directory, corpus, checkpoint, data, masked, augmentation)
+
+
+def _augmentation(
+    config: Config, data: dict[str, Any]
+) -> tuple[Checkpoint | None, dict[str, Any] | None]:
+    """The masked language model, if there is one, and all that the augmented copies depend on."""
+    augment = config.data.augment
+    if not augment.copies:
+        return None, None
+    inputs = asdict(augment) | {"data": fingerprint(data), "method": AUGMENTATION_METHOD}
+    del inputs["share"], inputs["per_member"]
+    masked = None
+    if augment.model is not None:
+        try:
+            masked = find_checkpoint(augment.model)
+        except UserError as error:
+            raise UserError(f"data.augment.{error}") from error
+        masked = replace(masked, path=masked.path.absolute())
+        inputs["model"] = masked.digest
+    if augment.vectors is not None:
+        inputs["vectors"] = check_vectors(Path(augment.vectors))
+    return masked, inputs
 
 
 def _with_precision(config: Config, directory: Location) -> Config:

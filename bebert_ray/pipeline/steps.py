@@ -86,6 +86,9 @@ def stage_step(prepared: Prepared, stage: Stage, parents: Mapping[str, Artifact]
     inputs = _inputs(prepared, stage.parents, parents) | stage.inputs
     if not stage.parents:
         inputs["model"] = prepared.checkpoint.digest
+    distilled = stage.recipe in ("half", "ternary", "binary")
+    if distilled or (stage.recipe == "single" and prepared.config.ensemble.strategy != "A"):
+        inputs |= _copies(prepared, member=not distilled)
     return _step(prepared, stage.name, "stage", inputs)
 
 
@@ -114,6 +117,8 @@ def member_step(
         "use_of_weight": config.ensemble.sample_weight,
         "rounds": config.rounds,
     }
+    if config.ensemble.strategy != "A":
+        common |= _copies(prepared, member=True)
     rounds = len(sample_weight)
     *earlier, inputs = (
         common | {"sample_weight": hash_arrays({"sample_weight": sample_weight[:count]})}
@@ -195,6 +200,19 @@ def model_step(
 def _step(prepared: Prepared, name: str, kind: Kind, inputs: dict[str, Any]) -> Step:
     layout = prepared.layout
     return Step(name, name, kind, layout.artifact(name), layout.checkpoints / name, inputs)
+
+
+def _copies(prepared: Prepared, member: bool) -> dict[str, Any]:
+    """What a training that takes augmented copies depends on besides; nothing without copies."""
+    if prepared.augmentation is None:
+        return {}
+    augment, ensemble = prepared.config.data.augment, prepared.config.ensemble
+    own = member and augment.per_member
+    return {
+        "augmented": fingerprint(prepared.augmentation),
+        "copy_share": augment.share,
+        "copy_parts": ensemble.members if own else ensemble.trunks,
+    }
 
 
 def _inputs(

@@ -9,6 +9,7 @@ An event is a dict. Each has a `kind`, and as its `stage` the name of what is tr
     start     node, pid: a process began the step; with stage `driver`: the driver began the run
     restart   node, reason, attempt, limit: that process died, and another one goes on
     done      round (or None): the step, or that round of it, is done
+    parts     step, steps, examples_per_second: so many parts of the augmented copies are done
     note      text: any other message for people
 """
 

@@ -61,6 +61,7 @@ def test_all_that_a_run_leaves_is_known_as_such():
     places = [
         *(
             RUN.data,
+            RUN.augmented,
             RUN.encoder,
             RUN.members,
             RUN.weights,
