@@ -44,7 +44,7 @@ from bebert_ray.training.work import Logits
 
 POLL = 0.5  # seconds between looks at the workers
 RECOUNT = 5.0  # seconds between looks at the cluster
-PATIENCE = 60.0  # seconds that a worker may wait for room, or start, before a note says so
+PATIENCE = 60.0  # seconds that a worker may wait for room, or start, before a note is shown
 BEAT = 30.0  # seconds between two signs of life of a worker, if resources.patience allows
 LOG_LINES = 20
 LAST = 10**6  # the place in the queue of what no member waits for

@@ -81,10 +81,10 @@ class Prepared:
 
     @property
     def shape(self) -> EncoderShape:
-        """The shape of the encoder."""
-        return EncoderShape.of(
-            BertConfig.from_pretrained(self.checkpoint.path, local_files_only=True)
-        )
+        """The shape of the encoder, as far as its layers are kept."""
+        config = BertConfig.from_pretrained(self.checkpoint.path, local_files_only=True)
+        shape = EncoderShape.of(config)
+        return replace(shape, layers=self.config.layers or shape.layers)
 
     @property
     def layout(self) -> Layout:
@@ -290,6 +290,11 @@ def _check_model(checkpoint: Checkpoint, config: Config, task: Task) -> None:
         raise UserError(
             f"model: the tokenizer in {checkpoint.path} knows {len(tokenizer)} tokens, the weights "
             f"{model.vocab_size}: they do not belong together"
+        )
+    if config.layers is not None and config.layers > model.num_hidden_layers:
+        raise UserError(
+            f"layers: {config.layers} are more than the checkpoint has; give at most "
+            f"{model.num_hidden_layers}, or leave it out to keep them all"
         )
     if config.data.max_length > model.max_position_embeddings:
         raise UserError(

@@ -12,8 +12,8 @@ from bebert_ray.storage import link, remove
 def link_stages(source: Path, target: Path) -> None:
     """Give a run directory the data, its copies, the encoder and the stages of another.
 
-    They replace what is there, which may be damaged, or come from what the other has made anew
-    since. Those that the run cannot use, as they were made with other settings, it makes anew.
+    They replace those of the target, which may be damaged or older. The run makes stages anew whose
+    settings differ from its own.
     """
     for name in (DATA, AUGMENTED, ENCODER, *STAGE_NAMES):
         if (source / name).exists():

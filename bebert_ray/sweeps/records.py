@@ -105,7 +105,7 @@ def study_of(
     """An optuna study of all trials that came to an end.
 
     Args:
-        sweep: says what is searched.
+        sweep: what is searched.
         records: of its trials.
         aims: what is optimised, `score` and perhaps `bits`, and which way.
         storage: where to put it, under the name `STUDY`.

@@ -28,7 +28,7 @@ from bebert_ray.sweeps.records import read_records
 from bebert_ray.sweeps.settings import Sweep
 from bebert_ray.training.work import Logits
 
-NUMBER = "number"  # stands among what Tune suggests, beside the point
+NUMBER = "number"  # the key of the trial's number among the values that Tune suggests
 FIGURES = ("score", "bits", "members", "seconds", "state", "note")  # of a record, in a report
 
 Report = Callable[[dict[str, Any]], None]

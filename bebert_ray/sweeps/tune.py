@@ -194,7 +194,7 @@ def _trackers(sweep: Sweep) -> Iterator[tune.Callback]:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Tell in a line what Tune could not go on with: a full disk, say."""
+    """One line on why Tune stopped, such as a full disk."""
     try:
         yield
     except (TuneError, OSError) as error:

@@ -32,7 +32,7 @@ class Checkpoints:
         place: the directory they are in.
         inputs: all that the step's outcome depends on, as JSON.
         earlier: inputs of the steps that this one continues, whose checkpoints serve as well.
-        note: told of checkpoints that are damaged.
+        note: called with a message for each damaged checkpoint.
     """
 
     place: Location

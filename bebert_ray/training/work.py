@@ -73,8 +73,8 @@ class Work:
         directory: the run directory, which holds the encoder and the artifacts of the stages
             before.
         checkpoints: those of the step at hand.
-        report: told of the progress.
-        predict_split: makes the logits of a whole split; others may help with it.
+        report: called with the progress.
+        predict_split: computes the logits of a whole split, perhaps on several processes.
         device: the GPU that this process was given, or the CPU.
     """
 
