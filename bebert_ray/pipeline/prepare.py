@@ -59,6 +59,7 @@ class Prepared:
         corpus: the examples as text.
         checkpoint: the pretrained encoder.
         data: all that the tokenised examples depend on, as JSON.
+        packs: whether the run ends with a packed model, if its configuration asks for one.
     """
 
     config: Config
@@ -66,6 +67,7 @@ class Prepared:
     corpus: Corpus
     checkpoint: Checkpoint
     data: dict[str, Any]
+    packs: bool = True
 
     @property
     def task(self) -> Task:

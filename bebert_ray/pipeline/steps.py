@@ -9,9 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bebert_ray.config import to_dict
+from bebert_ray.config import Config, to_dict
 from bebert_ray.config.recipes import Stage, kind_of
 from bebert_ray.packed.manifest import VERSION
+from bebert_ray.packed.quantizer import Remainder
 from bebert_ray.pipeline.layout import MODEL, member_directory, member_name
 from bebert_ray.pipeline.prepare import Prepared
 from bebert_ray.storage import Artifact, Location, Miss, find, fingerprint, hash_arrays
@@ -116,6 +117,7 @@ def member_step(
         "strategy": config.ensemble.strategy,
         "use_of_weight": config.ensemble.sample_weight,
         "rounds": config.rounds,
+        "precision": shipped_precision(config),
     }
     rounds = len(sample_weight)
     *earlier, inputs = (
@@ -171,6 +173,15 @@ def model_step(
         "config": shown,
     }
     return _step(prepared, MODEL, "model", inputs)
+
+
+def shipped_precision(config: Config) -> Remainder:
+    """The precision that members are scored in: of the file that they ship in.
+
+    Without a packed model (`export.remainder=none`) that of the default, so that one can be made
+    later.
+    """
+    return "fp32" if config.export.remainder == "fp32" else "fp16"
 
 
 def _step(prepared: Prepared, name: str, kind: Kind, inputs: dict[str, Any]) -> Step:
