@@ -55,10 +55,19 @@ def product(signs: Tensor, scales: Tensor, lowest: int, highest: int) -> Product
         >>> times(torch.tensor([[7.0, -8.0]]))
         tensor([[15.0000, -0.5000]])
     """
-    fits = lowest >= -_SHIFT and highest - lowest < 256
-    chosen = engine(signs.device.type) if fits else "fp32"
+    chosen = engine(signs.device.type) if fits(lowest, highest) else "fp32"
     with torch.inference_mode(False):
         return _ENGINES[chosen](signs, scales, lowest, highest)
+
+
+def fits(lowest: int, highest: int) -> bool:
+    """Whether 8 bits hold all levels.
+
+    Example:
+        >>> fits(0, 255), fits(-32767, 32767)
+        (True, False)
+    """
+    return lowest >= -_SHIFT and highest - lowest < 2 * _SHIFT
 
 
 @cache

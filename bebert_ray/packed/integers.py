@@ -22,9 +22,6 @@ from bebert_ray.nn.quantizers import (
     UniformQuantizer,
 )
 
-EXACT_BITS = 8
-"""Widest activation whose sums of products float32 holds exactly; see `engines`."""
-
 
 class Integers(NamedTuple):
     """Values of an activation: ``levels * scale + offset``.
