@@ -454,8 +454,8 @@ class ExportConfig:
 
     remainder: Literal["fp16", "fp32", "none"] = Field(
         default="fp16",
-        description="how all that is not binary is stored: fp16 is smaller, fp32 gives the trained "
-        "members' logits to the bit; none: no packed model is made",
+        description="how all that is not binary is stored; members are rounded so before they are "
+        "scored, and fp16 is smaller; none: no packed model is made (members as for fp16)",
     )
 
 

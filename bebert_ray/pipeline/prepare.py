@@ -64,6 +64,7 @@ class Prepared:
         data: all that the tokenised examples depend on, as JSON.
         masked: the masked language model that augments the examples, if there is one.
         augmentation: all that the augmented copies depend on, as JSON; None if there are none.
+        packs: whether the run ends with a packed model, if its configuration asks for one.
     """
 
     config: Config
@@ -73,6 +74,7 @@ class Prepared:
     data: dict[str, Any]
     masked: Checkpoint | None = None
     augmentation: dict[str, Any] | None = None
+    packs: bool = True
 
     @property
     def task(self) -> Task:

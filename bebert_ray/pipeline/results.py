@@ -52,8 +52,8 @@ class Packed:
         remainder: how weights that are not binary are stored, `fp16` or `fp32`.
         bytes: size of the `weights`, `scales` and `floats`, and of the whole `file`.
         scores: all metrics of the ensemble, by split.
-        logit_difference: the largest difference between a logit of a packed member and of the same
-            member when it was trained.
+        logit_difference: the largest difference between a logit of a packed member and the one that
+            its scores and its alpha follow from; 0, unless another machine has packed it.
     """
 
     remainder: str
