@@ -83,7 +83,7 @@ class Sweep:
     @property
     def directory(self) -> Location:
         """Where all of it is kept."""
-        return Location.of(Path(self.config.output))
+        return Location.of(Path(self.config.output)).rooted()
 
     @property
     def size(self) -> int:
@@ -124,7 +124,7 @@ class Sweep:
 
     def prepared(self, shared: Prepared, number: int, point: Point) -> Prepared:
         """The run of a trial, whose input has been checked: it is that of the shared stages."""
-        directory = trial_directory(self.directory, number)
+        directory = trial_directory(self.directory, number).rooted()
         # The best members alone are packed, in the end.
         return replace(shared, config=self.trial(number, point), directory=directory, packs=False)
 
