@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
-from bebert_ray.cli.common import console, run_job
+from bebert_ray.cli.common import console, local_path, run_job
 from bebert_ray.storage import Location, write_atomic
 
 DESCRIPTION = """\
@@ -37,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("runs", metavar="RUN", nargs="+", help="run directory: a path, or a URI")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
-        "--picture", metavar="FILE", type=Path, help="draw scores over sizes into a PNG file"
+        "--picture", metavar="FILE", type=local_path, help="draw scores over sizes into a PNG file"
     )
     parser.add_argument(
         "--resamples", type=_positive, default=2000, help="of the bootstrap (default: 2000)"

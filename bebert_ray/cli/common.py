@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from signal import SIGINT, SIGTERM
 from types import FrameType
 from typing import TypeVar
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from bebert_ray.errors import RunError, UserError
 from bebert_ray.reporting.console import console
+from bebert_ray.storage.disk import expand
 
 T = TypeVar("T")
 
@@ -75,6 +77,15 @@ def consoles(flags: argparse.Namespace) -> tuple[Console, Console]:
         logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")
         logging.getLogger("bebert_ray").setLevel(logging.DEBUG)
     return console(quiet=flags.quiet), console(stderr=True, quiet=flags.quiet)
+
+
+def local_path(text: str) -> Path:
+    """A path of the local disk, as an argument's type: `~` is the home directory.
+
+    Raises:
+        UserError: see `storage.disk.expand`.
+    """
+    return Path(expand(text))
 
 
 def parse_config(

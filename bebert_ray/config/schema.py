@@ -9,7 +9,6 @@ derived from an earlier field would not see it.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from itertools import pairwise
@@ -22,8 +21,17 @@ from pydantic_core import PydanticCustomError, PydanticUseDefault
 from bebert_ray.config.bits import Bits
 from bebert_ray.data.tasks import CUSTOM, TASKS, task_name
 from bebert_ray.errors import UserError
+from bebert_ray.storage.disk import expand
 
 _CHECKS = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def _place(text: str) -> str:
+    """A path with `~` expanded; a URI or a name as it is."""
+    try:
+        return expand(text)
+    except UserError as error:
+        raise ValueError(str(error)) from None
 
 
 def _task(text: str) -> str:
@@ -60,7 +68,7 @@ FULL_WIDTH = ("1-1-2", "1-1-1")  # bits of members whose weights are not split
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 Real = Annotated[float, Field(strict=True)]
-PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+PathText = Annotated[str, Field(min_length=1), AfterValidator(_place)]
 Precision = Literal["auto", "bf16", "fp32"]
 Derived = BeforeValidator(_null_is_default)
 Gpu = Annotated[float, Field(strict=True, ge=0, le=1)]
