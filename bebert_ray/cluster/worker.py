@@ -10,7 +10,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from bebert_ray.storage import Artifact, Location
 from bebert_ray.training import parallel
 from bebert_ray.training.checkpoints import Checkpoints
 from bebert_ray.training.fit import Progress, predict
-from bebert_ray.training.member import MemberTraining
+from bebert_ray.training.member import RIVALS, MemberTraining, lesson_of
 from bebert_ray.training.stages import RECIPES
 from bebert_ray.training.work import Logits, Predict, Splits, Work, leave_logits, leave_model
 
@@ -136,8 +136,8 @@ class Worker:
             return leave_packed(work, step.path, step.stage, step.inputs), {}
         flipped: dict[str, Any] = {}
         if step.member is None or step.sample_weight is None:
-            stage = work.kind.stage(step.name)
-            model = RECIPES[stage.recipe](work, stage)
+            stage = replace(work.kind.stage(step.name), inputs=step.inputs)
+            model = (RECIPES | RIVALS)[stage.recipe](work, stage)
         else:
             training = self._member(step.job, step.member, work)
             model = training.advance(work, step.sample_weight)
@@ -182,7 +182,7 @@ class Worker:
 
     def _member(self, job: str, member: int, work: Work) -> MemberTraining:
         if self._training is None or self._job != job:
-            self._job, self._training = job, MemberTraining(work, member)
+            self._job, self._training = job, MemberTraining(work, lesson_of(work, member))
         return self._training
 
 

@@ -55,6 +55,7 @@ def _bytes(value: Any) -> Any:
     return float(number) * _UNITS[(unit or "").lower()]
 
 
+MAX_TRUNKS = 16
 FULL_WIDTH = ("1-1-2", "1-1-1")  # bits of members whose weights are not split
 
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -78,6 +79,17 @@ HiddenEpochs = Annotated[
 ]
 HiddenLearningRate = Annotated[
     Real, Field(gt=0, lt=1, description="peak learning rate of those passes")
+]
+
+
+Joint = Annotated[
+    bool,
+    Field(
+        strict=True,
+        description="one phase, in which hidden states and predictions are learned together, in "
+        "`epochs` passes; hidden_epochs and hidden_learning_rate then mean nothing. false: two "
+        "phases, one after the other",
+    ),
 ]
 
 
@@ -194,8 +206,9 @@ class HalfConfig:
 
 @dataclass(frozen=True, config=_CHECKS)
 class TernaryConfig:
-    """Two-stage distillation into the ternary model: hidden states and attention, then logits."""
+    """Distillation into the ternary model: hidden states, attention and logits."""
 
+    joint: Joint = False
     hidden_epochs: HiddenEpochs = 3
     hidden_learning_rate: HiddenLearningRate = 3e-4
     epochs: Epochs = 3
@@ -205,7 +218,7 @@ class TernaryConfig:
 
 @dataclass(frozen=True, config=_CHECKS)
 class BinaryConfig:
-    """Two-stage distillation into a fully binary model, and which one: directions, then logits.
+    """Distillation into a fully binary model, and which one: hidden states, directions, logits.
 
     The last three choose how one-bit activations come about, and mean nothing to wider ones.
     """
@@ -215,6 +228,7 @@ class BinaryConfig:
         description="widths to pass through, each model taught by the one before it, such as "
         "[1-1-2]; BiT's multi-distillation, meant for all of BiT's options",
     )
+    joint: Joint = False
     hidden_epochs: HiddenEpochs = 6
     hidden_learning_rate: HiddenLearningRate = 5e-4
     epochs: Epochs = 3
@@ -240,8 +254,9 @@ class BinaryConfig:
 
 @dataclass(frozen=True, config=_CHECKS)
 class MemberConfig:
-    """Training of each binary member; the hidden passes belong to strategy C."""
+    """Training of each binary member; `joint` and the hidden passes belong to strategy C."""
 
+    joint: Joint = False
     hidden_epochs: HiddenEpochs = 1
     hidden_learning_rate: HiddenLearningRate = 3e-4
     epochs: Epochs = 3
@@ -346,6 +361,22 @@ class EnsembleConfig:
     )
     loss: Literal["linear", "square", "exponential"] = Field(
         default="linear", description="loss of AdaBoost.R2 (regression)"
+    )
+    trunks: Annotated[int, Field(strict=True, ge=1, le=MAX_TRUNKS)] = Field(
+        default=1,
+        description="shared checkpoints, each with a half and a ternary model of its own, made in "
+        "parallel from one teacher; the members are dealt out to them in turn",
+    )
+    baselines: tuple[Literal["longer", "wider"], ...] = Field(
+        default=(),
+        description="what N members are measured against at the same cost; longer: one member "
+        "trained N times as long; wider: one member of N times the width (the teacher's at most)",
+    )
+    distill: bool = Field(
+        default=False,
+        strict=True,
+        description="train one more member on the ensemble's predictions: one model back, at 1/N "
+        "of the cost, reported beside the ensemble",
     )
 
     @property
@@ -551,6 +582,7 @@ def _conflicts(config: Config) -> Iterator[Conflict]:
             "of their own; set data.augment.copies to at least ensemble.members",
         )
     yield from _schedule_conflicts(config)
+    yield from _ensemble_conflicts(config)
     yield from _width_conflicts(config)
     if resources.stage_workers > 1 and 0 < (resources.stage.gpu or 0) < 1:
         yield Conflict(
@@ -584,6 +616,33 @@ def _width_conflicts(config: Config) -> Iterator[Conflict]:
             ("bits",),
             f"{', '.join(config.binary.through)} does not lead to {config.bits}; give fewer bits "
             "from each to the next, with bits=1-1-2 or 1-1-1 as the last",
+        )
+
+
+def _ensemble_conflicts(config: Config) -> Iterator[Conflict]:
+    ensemble = config.ensemble
+    if ensemble.trunks > ensemble.members:
+        yield Conflict(
+            "ensemble.trunks",
+            ("ensemble.members",),
+            f"{ensemble.trunks} shared checkpoints are more than the {ensemble.members} members "
+            "that start from them; give at most as many",
+        )
+    if "wider" in ensemble.baselines and config.width >= 1:
+        yield Conflict(
+            "ensemble.baselines",
+            ("width", "bits"),
+            "no model is wider than the teacher, whose width the members have (width=1); leave "
+            "wider out",
+        )
+    if len(set(ensemble.baselines)) < len(ensemble.baselines):
+        yield Conflict("ensemble.baselines", (), "names the same baseline more than once")
+    if config.member.joint and ensemble.strategy != "C":
+        yield Conflict(
+            "member.joint",
+            ("ensemble.strategy",),
+            f"strategy {ensemble.strategy} learns no hidden states; leave it out, or set "
+            "ensemble.strategy=C",
         )
 
 

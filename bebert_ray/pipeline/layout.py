@@ -4,7 +4,8 @@ config.yaml                     the configuration, with a checksum
 data/                           the tokenised examples
 augmented/                      copies of training examples, if data.augment asks for any
 encoder/                        weights and tokenizer that the run starts from
-teacher/, half/, …              the shared stages
+teacher/, half/, …              the shared stages; half-trunk1/ … of a second shared checkpoint
+longer/, wider/, distilled/     baselines of equal cost, and the ensemble distilled back
 members/000/                    a member
 members/000-round-1/            a round of a member, before the last one
 members/000-fold-2/             a fold that predicts examples it was not trained on
@@ -23,7 +24,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from bebert_ray.config.recipes import ENCODER, MODEL, STAGE_NAMES
+from bebert_ray.config.recipes import ENCODER, MODEL, RIVAL_NAMES, STAGE_NAMES
 from bebert_ray.storage import Location
 from bebert_ray.storage.copies import LOCK
 
@@ -41,7 +42,8 @@ SCORES = "scores.png"
 REPORT = "report.html"
 
 LEFT = {
-    *(DATA, AUGMENTED, ENCODER, *STAGE_NAMES, MEMBERS, WEIGHTS, CHECKPOINTS, MODEL),
+    *(DATA, AUGMENTED, ENCODER, *STAGE_NAMES, *RIVAL_NAMES),
+    *(MEMBERS, WEIGHTS, CHECKPOINTS, MODEL),
     *(METRICS, TENSORBOARD, LOGS, RESULTS, SCORES, REPORT),
 }
 """What a run leaves in its directory, beside its configuration and its lock."""

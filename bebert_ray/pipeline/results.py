@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from bebert_ray.config.recipes import TEACHER, TRUNK
 from bebert_ray.pipeline.layout import MODEL
 
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
 VERSION = 1
 """Of the format of `results.json`."""
-
-TEACHER = "teacher"
 
 Scores = dict[str, dict[str, float]]
 """Metric values by split, then by metric: fractions, not percent."""
@@ -91,6 +90,8 @@ class Results:
             same sign, [M, M].
         diagnostics: how far members differ, see `pipeline.diagnostics.diversity`.
         baselines: what the ensemble is measured against, see `pipeline.diagnostics.baselines`.
+        rivals: models trained to be compared with the ensemble: `longer`, `wider` (see
+            `ensemble.baselines`) and `distilled` (see `ensemble.distill`).
     """
 
     run: str
@@ -112,6 +113,7 @@ class Results:
     bits_in_common: list[list[float]] = field(default_factory=list)
     diagnostics: dict[str, float] = field(default_factory=dict)
     baselines: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    rivals: dict[str, Model] = field(default_factory=dict)
 
     @property
     def scores(self) -> Scores:
@@ -135,8 +137,13 @@ class Results:
 
     @property
     def start(self) -> float:
-        """Score of the model that the members start from, the last of the stages."""
-        return self.headline(list(self.stages.values())[-1].scores)
+        """Score of the model that the members start from, the last of the stages.
+
+        With several trunks (`ensemble.trunks`) it is their mean.
+        """
+        names = [name.partition(TRUNK)[0] for name in self.stages]
+        last = [s for name, s in zip(names, self.stages.values(), strict=True) if name == names[-1]]
+        return sum(self.headline(stage.scores) for stage in last) / len(last)
 
     @property
     def member_scores(self) -> list[float]:
@@ -173,7 +180,7 @@ class Results:
         return scores[self.dev[0]][self.metrics[0]]
 
     def table(self) -> list[dict[str, Any]]:
-        """A row for each model and one for the ensemble; the report and the console show these.
+        """Rows of models, ensemble and rivals, in order; the report and the console show these.
 
         Returns:
             Dicts with the same keys: `model`; each metric on each reported split, such as
@@ -205,7 +212,8 @@ class Results:
 
         name = f"ensemble of {len(self.members)}"
         ensemble = Model(name, self.scores, self.bits, self.seconds)
-        return [row(model) for model in (*self.stages.values(), *self.members, ensemble)]
+        models = (*self.stages.values(), *self.members, ensemble, *self.rivals.values())
+        return [row(model) for model in models]
 
     def to_pandas(self) -> pandas.DataFrame:
         """The rows of `table` as a DataFrame, with the names of the models as its index."""
@@ -257,6 +265,7 @@ class Results:
             "bits_in_common": self.bits_in_common,
             "diagnostics": self.diagnostics,
             "baselines": self.baselines,
+            "rivals": [facts(model) for model in self.rivals.values()],
             "packed": self.packed and vars(self.packed),
             "config": self.config,
             "versions": self.versions,
@@ -309,6 +318,7 @@ def _read(cls: type[Results], content: dict[str, Any]) -> Results:
         bits_in_common=content.get("bits_in_common", []),
         diagnostics=content.get("diagnostics", {}),
         baselines=content.get("baselines", {}),
+        rivals={facts["name"]: Model(**facts) for facts in content.get("rivals", [])},
     )
     if results.summary() != {name: content[name] for name in results.summary()}:
         raise ValueError("its figures contradict each other")

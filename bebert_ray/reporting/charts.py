@@ -104,10 +104,11 @@ def png(draw: Draw, *what: Any, title: str) -> bytes:
 
 
 def draw_scores(figure: Figure, results: Results) -> None:
-    """Scores of the ensembles of 1, 2, ... members, of each member, and of the stages."""
+    """Scores of the ensembles of 1, 2, ... members, each member, the stages and the rivals."""
     axes = figure.add_subplot()
     count = range(1, len(results.members) + 1)
-    for stage, style in zip(results.stages.values(), cycle(("-", "--", ":", "-.")), strict=False):
+    others = (*results.stages.values(), *results.rivals.values())
+    for stage, style in zip(others, cycle(("-", "--", ":", "-.")), strict=False):
         level = results.headline(stage.scores)
         axes.axhline(level, color=LIGHT["muted"], linestyle=style, linewidth=1, label=stage.name)
     members = [results.headline(member.scores) for member in results.members]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bebert_ray.config import Config
-from bebert_ray.config.recipes import kind_of
+from bebert_ray.config.recipes import LONGER, kind_of
 from bebert_ray.pipeline.layout import AUGMENTED, DATA, MODEL, Layout, member_name
 from bebert_ray.reporting.events import DRIVER, Event, Odometer, read_events
 from bebert_ray.reporting.run_files import (
@@ -167,10 +167,12 @@ def look(run: Location) -> Status:
 
 def _steps(config: Config) -> list[str]:
     """Names of the steps whose rows are shown, in order."""
+    kind = kind_of(config)
     steps = [AUGMENTED] if config.data.augment.copies else []
-    steps += [stage.name for stage in kind_of(config).stages]
+    steps += [stage.name for stage in kind.stages]
     for member in range(config.ensemble.members):
         steps += [member_name(member, fold) for fold in (None, *config.ensemble.fold_numbers)]
+    steps += [stage.name for stage in kind.rivals]
     return steps if config.export.remainder == "none" else [*steps, MODEL]
 
 
@@ -247,16 +249,15 @@ def _work(config: Config, name: str, examples: int) -> int:
         return 0
     epochs = section.epochs
     if section is not config.member or config.ensemble.strategy == "C":
-        epochs += getattr(section, "hidden_epochs", 0)
-    return int(epochs * math.ceil(examples / section.batch_size))
+        epochs += 0 if getattr(section, "joint", False) else getattr(section, "hidden_epochs", 0)
+    times = config.ensemble.members if name == LONGER else 1
+    return int(times * epochs * math.ceil(examples / section.batch_size))
 
 
 def _section(config: Config, name: str) -> Any:
-    stages = {stage.name: stage.section for stage in kind_of(config).stages} | {
-        AUGMENTED: None,
-        MODEL: None,
-    }
-    return stages.get(name, config.member)
+    kind = kind_of(config)
+    by_name = {stage.name: stage.section for stage in (*kind.stages, *kind.rivals)}
+    return (by_name | {AUGMENTED: None, MODEL: None}).get(name, config.member)
 
 
 def _seconds_left(config: Config, rows: list[Row]) -> float | None:

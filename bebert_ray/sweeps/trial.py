@@ -64,7 +64,7 @@ def run_trial(
             report(figures | {"trained": trained, "repeats": record.number})
             return
     prepared = sweep.prepared(shared, number, point)
-    start = kind_of(prepared.config).start
+    start = kind_of(prepared.config).trunks[0].start
     reports = TrialReports(prepared, fetch(shared.directory / start).facts["bits"], report)
     try:
         run = _train(

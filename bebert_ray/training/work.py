@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import BertForSequenceClassification
 
 from bebert_ray.config import Config
-from bebert_ray.config.recipes import Kind, kind_of
+from bebert_ray.config.recipes import Kind, Stage, kind_of
 from bebert_ray.data.columns import Columns
 from bebert_ray.data.copies import Copies
 from bebert_ray.data.metrics import evaluate, primary
@@ -49,7 +49,7 @@ class Splits:
         train: what models and weights are fitted to.
         selection: what every choice is made on: a held-out part of train, or dev if asked for.
         dev: the reported splits by name, the main one first.
-        copies: augmented copies of the examples of train, if there are any.
+        copies: augmented copies of the training examples; None without `data.augment`.
     """
 
     task: Task
@@ -105,6 +105,22 @@ class Work:
             self.device
         )
 
+    def predictions_of(self, stage: str, copies: Copies | None) -> Tensor | Model:
+        """What `losses.prediction_loss` learns from: a finished stage's predictions, [n, K].
+
+        With `copies` it is the stage's model, since copies were not there when it predicted.
+        """
+        return self.parent_logits(stage) if copies is None else self.parent(stage)
+
+    def copies(self, stage: Stage) -> Copies | None:
+        """The augmented copies that a distilled stage trains with; each trunk has its own."""
+        return self.copies_of(stage.trunk, len(self.kind.trunks))
+
+    def copies_of(self, number: int, parts: int) -> Copies | None:
+        """One of so many equal parts of the augmented copies; None if there are no copies."""
+        copies = self.splits.copies
+        return copies if copies is None or parts == 1 else copies.part(number, parts)
+
     def seed(self, *parts: object) -> int:
         """A seed of its own for each part of the run, from the run's seed."""
         text = "/".join(map(str, (self.config.seed, *parts)))
@@ -125,6 +141,7 @@ class Work:
             weight_decay=shared.weight_decay,
             max_grad_norm=shared.max_grad_norm,
             quantizer_learning_rate=shared.quantizer_learning_rate,
+            copy_share=self.config.data.augment.share,
             checkpoint_every=shared.checkpoint_every,
         )
 
@@ -150,6 +167,7 @@ class Work:
         phase: int = 0,
         scored: bool = True,
         flipped: Callable[[], float] | None = None,
+        copies: Copies | None = None,
     ) -> Fit:
         """A fit that goes on where the step's checkpoint was taken, or begins.
 
@@ -159,9 +177,17 @@ class Work:
             phase: number of the fit within the step; the checkpoint is not past it.
             scored: whether the weights of the best epoch on the selection split are kept.
             flipped: see `Fit`.
+            copies: of training examples; they stand in for them.
         """
-        score = self.score(model) if scored else None
-        fit = Fit(model, self.splits.train, settings, score=score, phase=phase, flipped=flipped)
+        fit = Fit(
+            model,
+            self.splits.train,
+            settings,
+            score=self.score(model) if scored else None,
+            phase=phase,
+            flipped=flipped,
+            copies=copies,
+        )
         found = self.checkpoints.found
         if found is not None and found.facts["phase"] == phase:
             fit.restore(self.checkpoints.load())
