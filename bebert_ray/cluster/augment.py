@@ -8,13 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import ray
-from ray.exceptions import RayError, RayTaskError
-
 from bebert_ray.cluster.resources import Allotments
-from bebert_ray.cluster.worker import allotted_device, worker_environment
+from bebert_ray.cluster.spread import spread
 from bebert_ray.data.copies import Copies
-from bebert_ray.errors import RunError, UserError
 from bebert_ray.pipeline.augmentation import (
     PART,
     Job,
@@ -73,46 +69,17 @@ def make_augmented(
 
 def _make_parts(job: Job, gpu: float, report: Callable[[dict[str, Any]], None]) -> None:
     missing = job.missing()
-    if not missing:
-        return
-    shared = ray.put(job)
-    task = ray.remote(_make).options(
-        num_cpus=1, num_gpus=gpu, runtime_env={"env_vars": worker_environment(1, gpu)}
-    )
-    waiting = [task.remote(shared, part, gpu) for part in missing]
     start = last = time.monotonic()
-    try:
-        while waiting:
-            done, waiting = ray.wait(waiting, timeout=REPORT_EVERY)
-            for call in done:
-                _outcome(call)
-            now = time.monotonic()
-            if done and (not waiting or now - last > REPORT_EVERY):
-                last, made = now, len(missing) - len(waiting)
-                report(
-                    {
-                        "kind": "parts",
-                        "stage": AUGMENTED,
-                        "step": len(job.parts) - len(waiting),
-                        "steps": len(job.parts),
-                        "examples_per_second": min(made * PART, len(job.examples)) / (now - start),
-                    }
-                )
-    finally:
-        for call in waiting:
-            ray.cancel(call, force=True)
-
-
-def _outcome(call: Any) -> None:
-    try:
-        ray.get(call)
-    except RayTaskError as error:
-        if isinstance(error.cause, UserError | OSError):
-            raise RunError(f"{AUGMENTED} failed: {error.cause}") from error
-        raise RunError(f"{AUGMENTED} failed, with an error of bebert_ray:\n{error}") from error
-    except RayError as error:
-        raise RunError(f"{AUGMENTED} failed: a process that made copies died: {error}") from error
-
-
-def _make(job: Job, part: int, gpu: float) -> None:
-    make_part(job, part, allotted_device(gpu))
+    for made, _ in enumerate(spread(make_part, job, missing, AUGMENTED, gpu), start=1):
+        now = time.monotonic()
+        if made == len(missing) or now - last > REPORT_EVERY:
+            last = now
+            report(
+                {
+                    "kind": "parts",
+                    "stage": AUGMENTED,
+                    "step": len(job.parts) - len(missing) + made,
+                    "steps": len(job.parts),
+                    "examples_per_second": min(made * PART, len(job.examples)) / (now - start),
+                }
+            )

@@ -15,6 +15,7 @@ checkpoints/                    of what is in training
 metrics.jsonl, tensorboard/     events and curves
 logs/                           output of the processes
 results.json, scores.png, report.html
+robustness.json, robustness.png
 .lock                           held by the driver of the run
 """
 
@@ -40,11 +41,13 @@ LOGS = "logs"
 RESULTS = "results.json"
 SCORES = "scores.png"
 REPORT = "report.html"
+ROBUSTNESS = "robustness.json"
+ROBUSTNESS_CURVES = "robustness.png"
 
 LEFT = {
     *(DATA, AUGMENTED, ENCODER, *STAGE_NAMES, *RIVAL_NAMES),
     *(MEMBERS, WEIGHTS, CHECKPOINTS, MODEL),
-    *(METRICS, TENSORBOARD, LOGS, RESULTS, SCORES, REPORT),
+    *(METRICS, TENSORBOARD, LOGS, RESULTS, SCORES, REPORT, ROBUSTNESS, ROBUSTNESS_CURVES),
 }
 """What a run leaves in its directory, beside its configuration and its lock."""
 
@@ -195,6 +198,16 @@ class Layout:
     def report(self) -> Location:
         """The HTML page."""
         return self.directory / REPORT
+
+    @property
+    def robustness(self) -> Location:
+        """The figures under perturbations."""
+        return self.directory / ROBUSTNESS
+
+    @property
+    def robustness_curves(self) -> Location:
+        """The picture of them."""
+        return self.directory / ROBUSTNESS_CURVES
 
     @property
     def lock(self) -> Location:

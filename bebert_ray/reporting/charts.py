@@ -93,11 +93,11 @@ def svg(draw: Draw, *what: Any, width: float, height: float) -> str:
     return text
 
 
-def png(draw: Draw, *what: Any, title: str) -> bytes:
-    """A chart as the content of a PNG file."""
+def png(draw: Draw, *what: Any, title: str, width: float = 6.4, height: float = 4.0) -> bytes:
+    """A chart as the content of a PNG file; width and height are in inches of 100 pixels."""
     picture = io.BytesIO()
     with matplotlib.rc_context(_STYLE | {"figure.facecolor": LIGHT["paper"]}):
-        figure = _drawn(draw, *what, size=(6.4, 4.0))
+        figure = _drawn(draw, *what, size=(width, height))
         figure.suptitle(title)
         FigureCanvasAgg(figure).print_png(picture)
     return picture.getvalue()

@@ -8,9 +8,10 @@ from rich.console import Console
 
 from bebert_ray.errors import UserError
 from bebert_ray.pipeline.layout import Layout
-from bebert_ray.pipeline.results import Results, read_results
+from bebert_ray.pipeline.results import Results, read_results, to_json
 from bebert_ray.reporting.charts import draw_scores, png
 from bebert_ray.reporting.html import page
+from bebert_ray.reporting.robustness import Robustness, draw_robustness
 from bebert_ray.reporting.tables import print_table
 from bebert_ray.storage import Location, keep, write_atomic
 
@@ -47,6 +48,22 @@ def draw_report(results: Results, run: Location) -> None:
     title = f"{results.task}, seed {results.seed}"
     write_atomic(layout.scores, png(draw_scores, results, title=title))
     keep(layout.report, page(results, run).encode())
+
+
+def keep_robustness(figures: Robustness, run: Location) -> None:
+    """Write what was measured of a run, its picture, and the report that shows both.
+
+    Raises:
+        UserError: the run is not finished, or the files cannot be written.
+    """
+    layout, results = Layout(run), load_results(run)
+    write_atomic(layout.robustness, to_json(figures.everything(), indent=2))
+    title = f"{results.task}, seed {results.seed}: {figures.examples} examples of {figures.dev}"
+    write_atomic(
+        layout.robustness_curves,
+        png(draw_robustness, figures, title=title, width=9.6, height=7.2),
+    )
+    draw_report(results, run)
 
 
 def load_results(run: Location) -> Results:

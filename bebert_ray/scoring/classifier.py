@@ -162,6 +162,11 @@ class Classifier:
             self._model.config.pad_token_id = self._tokenizer.pad_token_id
         self._checked = False
 
+    @property
+    def network(self) -> Any:
+        """The model itself."""
+        return self._model
+
     def score(self, texts: Sequence[list[str]]) -> NDArray[np.float64]:
         """Score texts, or pairs of texts; those of like length share forward passes.
 

@@ -3,7 +3,6 @@
 import io
 import multiprocessing
 import os
-import shutil
 import signal
 import time
 
@@ -14,7 +13,6 @@ from rich.console import Console
 from bebert_ray.cluster.augment import make_augmented
 from bebert_ray.cluster.resources import Allotment, Allotments, connected
 from bebert_ray.config import ResourcesConfig, load_config
-from bebert_ray.errors import UserError
 from bebert_ray.pipeline.augmentation import find_augmented
 from bebert_ray.pipeline.prepare import open_run, prepare
 from bebert_ray.reporting.progress import Board
@@ -40,21 +38,24 @@ def data(tmp_path):
 @pytest.fixture
 def settings(tiny_run, data, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    return [*tiny_run, f"data.path={data}", "data.augment.copies=40", "data.augment.candidates=4"]
+    return [*tiny_run, f"data.path={data}", "data.augment.copies=20", "data.augment.candidates=4"]
 
 
-def run(settings, output, cpus, report=lambda _: None):
+def opened(settings, output):
     prepared = prepare(load_config(None, [*settings, f"output={output}"]))
     open_run(prepared)
+    return prepared
+
+
+def made(prepared, cpus, report=lambda _: None):
     with connected(ResourcesConfig(num_cpus=cpus)):
-        copies = make_augmented(prepared, report, ALLOTMENTS)
-    return prepared, copies
+        return make_augmented(prepared, report, ALLOTMENTS)
 
 
-def killed_midway(settings, output):
-    """Run in this process until half of the parts are there, then die with all of Ray."""
+def one_worker(settings, output):
+    """Make the copies in a process group that can be killed with all of Ray."""
     os.setsid()
-    run(settings, output, 1)
+    made(opened(settings, output), 1)
 
 
 def contents(prepared):
@@ -65,17 +66,18 @@ def contents(prepared):
     }
 
 
-def test_any_number_of_workers_and_a_kill_give_the_same_bytes(settings, tmp_path):
-    heard = []
-    first, copies = run(settings, tmp_path / "one", 1, heard.append)
-    assert len(copies) > 30_000
-    assert heard[0]["kind"] == "start"
-    assert [event["step"] for event in heard if event["kind"] == "parts"][-1] == 4
-    assert "copies of 990 examples" in heard[-2]["text"]
-    second, _ = run(settings, tmp_path / "two", 2)
-    killed = tmp_path / "killed"
+def test_one_worker_two_and_a_kill_give_the_same_bytes(settings, tmp_path):
+    console, place, killed = io.StringIO(), tmp_path / "two", tmp_path / "killed"
+    prepared = opened(settings, place)
+    with Board(place, Console(file=console, width=120)) as board:
+        copies = made(prepared, 2, board.show)
+    assert f"augmented: {len(copies)} copies of 990 examples" in console.getvalue()
+    assert "augmented: part 4/4" in console.getvalue()
+    row = look(Location.of(place)).rows[0]
+    assert (row.name, row.state, row.step) == ("augmented", "done", 4)
+
     process = multiprocessing.get_context("spawn").Process(
-        target=killed_midway, args=(settings, killed)
+        target=one_worker, args=(settings, killed)
     )
     process.start()
     while not list(killed.glob("checkpoints/*/*.safetensors")):
@@ -83,23 +85,11 @@ def test_any_number_of_workers_and_a_kill_give_the_same_bytes(settings, tmp_path
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.join()
-    there = {path: path.stat().st_mtime_ns for path in killed.glob("checkpoints/*/*.safetensors")}
-    assert 0 < len(there) < 4
-    third, _ = run(settings, killed, 2)
-    assert contents(first) == contents(second) == contents(third)
+    assert 0 < len(list(killed.glob("checkpoints/*/*.safetensors"))) < 4
+    again = opened(settings, killed)
+    made(again, 1)
+    assert contents(again) == contents(prepared)
     assert not list(killed.glob("checkpoints/*"))
-    heard.clear()
-    run(settings, killed, 1, heard.append)
-    assert heard == []  # they are there
-
-
-def test_status_shows_them_and_errors_are_told(settings, tmp_path):
-    console = io.StringIO()
-    with Board(tmp_path / "run", Console(file=console, width=120)) as board:
-        run(settings, tmp_path / "run", 1, board.show)
-    assert "augmented: part 4/4" in console.getvalue()
-    row = look(Location.of(tmp_path / "run")).rows[0]
-    assert (row.name, row.state, row.step) == ("augmented", "done", 4)
-    shutil.rmtree(tmp_path / "run" / "augmented")
-    with pytest.raises(UserError, match="candidates: 90 is more"):
-        run([*settings, "data.augment.candidates=90", "fresh=true"], tmp_path / "run", 1)
+    heard = []
+    assert len(make_augmented(again, heard.append, ALLOTMENTS)) == len(copies)
+    assert heard == []  # they are there, and Ray is not

@@ -70,6 +70,7 @@ def test_all_that_a_run_leaves_is_known_as_such():
             RUN.metrics,
             RUN.logs,
         ),
+        *(RUN.robustness, RUN.robustness_curves),
         *(RUN.results, RUN.scores, RUN.report, *map(RUN.stage, (*STAGE_NAMES, *RIVAL_NAMES))),
     ]
     assert {place.name for place in places} | {"tensorboard"} == LEFT
