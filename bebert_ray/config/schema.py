@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError, PydanticUseDefault
 from bebert_ray.config.bits import Bits
 from bebert_ray.data.tasks import CUSTOM, TASKS, task_name
 from bebert_ray.errors import UserError
-from bebert_ray.storage.disk import expand
+from bebert_ray.paths import expand
 
 _CHECKS = ConfigDict(extra="forbid", allow_inf_nan=False)
 

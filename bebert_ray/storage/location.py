@@ -14,8 +14,7 @@ from pyarrow.fs import FileSystem, LocalFileSystem
 from safetensors import SafetensorError
 
 from bebert_ray.errors import UserError
-from bebert_ray.storage.disk import expand
-from bebert_ray.uris import check_no_secret, hidden
+from bebert_ray.paths import check_no_secret, expand, hidden
 
 
 @dataclass(frozen=True)
