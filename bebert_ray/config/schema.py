@@ -327,9 +327,11 @@ class EnsembleConfig:
     """How the members differ, and in which order they train."""
 
     members: Count = Field(default=4, description="number of binary members")
-    method: Literal["boosting", "bagging"] = Field(
+    method: Literal["boosting", "bagging", "uniform"] = Field(
         default="boosting",
-        description="boosting: SAMME, AdaBoost.R2 for regression; bagging: bootstrap",
+        description="boosting: SAMME, AdaBoost.R2 for regression; bagging: a bootstrap sample for "
+        "each member; uniform: every member sees all examples, and differs by seed, margins and "
+        "copies",
     )
     strategy: Literal["A", "B", "C"] = Field(
         default="A",
@@ -337,11 +339,11 @@ class EnsembleConfig:
     )
     schedule: Annotated[Literal["sequential", "pipelined", "parallel"], Derived] = Field(
         default_factory=lambda given: (
-            "parallel" if given.get("method") == "bagging" else "sequential"
+            "sequential" if given.get("method") == "boosting" else "parallel"
         ),
         json_schema_extra={"default": None},
         description="boosting: sequential (the default: one member after another) or pipelined "
-        "(all at once, in rounds); bagging: parallel",
+        "(all at once, in rounds); bagging and uniform: parallel",
     )
     rounds: Annotated[int, Field(strict=True, ge=2)] | None = Field(
         default=None,
@@ -666,13 +668,13 @@ def _schedule_conflicts(config: Config) -> Iterator[Conflict]:
             "ensemble.schedule",
             among,
             "boosting cannot be parallel, each member needs the errors of those before it; "
-            "set ensemble.schedule=pipelined or ensemble.method=bagging",
+            "set ensemble.schedule=pipelined, or ensemble.method=bagging or uniform",
         )
-    if ensemble.method == "bagging" and schedule == "pipelined":
+    if ensemble.method != "boosting" and schedule == "pipelined":
         yield Conflict(
             "ensemble.schedule",
             among,
-            "bagging members need nothing of each other; set ensemble.schedule=parallel",
+            f"{ensemble.method} members need nothing of each other; set ensemble.schedule=parallel",
         )
     if schedule != "pipelined":
         if ensemble.rounds is not None:
