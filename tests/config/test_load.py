@@ -482,7 +482,7 @@ def test_describe_lists_every_key_with_its_default_and_meaning():
         if key not in {"task", "output", "ensemble.schedule"} and not isinstance(value, float):
             assert lines[key][1] == json.dumps(value).strip('"')
     assert lines["task"][1] == "required"
-    assert "[boosting|bagging]" in text
+    assert "[boosting|bagging|uniform]" in text
 
 
 def test_reading_a_config_imports_no_heavy_package():
