@@ -20,6 +20,7 @@ from bebert_ray.config import Config
 from bebert_ray.data.columns import Columns
 from bebert_ray.data.tasks import Task
 from bebert_ray.errors import UserError
+from bebert_ray.nn.compiled import find_compiler, use_compiler_, uses_compiler
 from bebert_ray.pipeline.pack import leave_packed
 from bebert_ray.pipeline.steps import Step
 from bebert_ray.storage import Artifact, Location
@@ -41,6 +42,8 @@ ENVIRONMENT = {
     # of the speed on a quiet one.
     "GOMP_SPINCOUNT": "1000",
     "TOKENIZERS_PARALLELISM": "false",
+    # Compile in this process: a pool of processes that compile would take memory from the others.
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",
 }
 
 
@@ -102,6 +105,7 @@ class Worker:
     ):
         torch.set_num_threads(threads)
         self.config, self.task = config, task
+        use_compiler_(config.training.compile == "on" and find_compiler() is not None)
         self.report, self.predict = report, predict
         self.directory = directory
         self._gpu, self._beat = gpu, beat
@@ -126,6 +130,11 @@ class Worker:
         }
         work = self._work(step, splits)
         self.report({"kind": "start", **here})
+        if self.config.training.compile == "on" and not uses_compiler():
+            work.checkpoints.note(
+                f"no C++ compiler on {socket.gethostname()}: quantizers are not compiled there, "
+                "which is slower; the formulas are the same"
+            )
         with _signs_of_life(self.report, {"kind": "alive", **here}, self._beat):
             return self._make(step, work)
 

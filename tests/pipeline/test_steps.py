@@ -61,6 +61,7 @@ def changed(**changes):
         ("resources.max_restarts=0", set()),
         ("training.eval_batch_size=1", set()),
         ("training.checkpoint_every=1", set()),
+        ("training.compile=on", set()),
         ("output=elsewhere", set()),
         ("fresh=true", set()),
     ],
