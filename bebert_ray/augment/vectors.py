@@ -70,7 +70,7 @@ def make_vectors(words: list[str], matrix: np.ndarray, numbers: bool) -> Vectors
 def is_word(text: str, numbers: bool) -> bool:
     """Whether a text is one whole word, of letters or (with `numbers`) letters and digits.
 
-    Example:
+    Examples:
         >>> is_word("tree", False), is_word("##s", True), is_word("x2", False), is_word("x2", True)
         (True, False, False, True)
     """

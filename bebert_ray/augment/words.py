@@ -40,7 +40,7 @@ class Rules:
 def find_words(text: str) -> list[Word]:
     """All words of a text, in order.
 
-    Example:
+    Examples:
         >>> [word.text for word in find_words("It's 2 o'clock, e-mail me!")]
         ["It's", '2', "o'clock", 'e', 'mail', 'me']
     """
@@ -54,7 +54,7 @@ def replaceable(texts: Sequence[str], rules: Rules) -> list[list[Word]]:
         texts: the one or two texts of the example.
         rules: which words are left alone.
 
-    Example:
+    Examples:
         >>> text = "Oslo is cold. Buses to Oslo run in 3 lanes"
         >>> [word.text for word in replaceable([text], Rules())[0]]
         ['cold', 'Buses', 'run', 'lanes']
@@ -85,7 +85,7 @@ def replace_words(text: str, replacements: Sequence[tuple[Word, str]]) -> str:
         replacements: words of it in order, each with what takes its place; a capitalised word's
             replacement is capitalised too.
 
-    Example:
+    Examples:
         >>> replace_words("A  Fine day!", [(Word(3, 7, "Fine"), "sunny")])
         'A  Sunny day!'
     """
@@ -104,7 +104,7 @@ def normalise(text: str) -> str:
 def key(texts: Sequence[str]) -> str:
     """What two examples share that are the same after `normalise`, in either order of a pair.
 
-    Example:
+    Examples:
         >>> key(["One.", "two"]) == key(["Two", " one. "])
         True
     """

@@ -39,12 +39,13 @@ from bebert_ray.pipeline.members import keep_weights
 from bebert_ray.pipeline.prepare import Prepared
 from bebert_ray.pipeline.steps import Step
 from bebert_ray.reporting.progress import Board
-from bebert_ray.storage import Artifact, Miss, exists, remove, sweep
+from bebert_ray.storage import Artifact, Miss, discard_below, exists, sweep
+from bebert_ray.training.checkpoints import STATE
 from bebert_ray.training.work import Logits
 
 POLL = 0.5  # seconds between looks at the workers
 RECOUNT = 5.0  # seconds between looks at the cluster
-PATIENCE = 60.0  # seconds that a worker may wait for room, or start, before a note says so
+PATIENCE = 60.0  # seconds that a worker may wait for room, or start, before a note is shown
 BEAT = 30.0  # seconds between two signs of life of a worker, if resources.patience allows
 LOG_LINES = 20
 LAST = 10**6  # the place in the queue of what no member waits for
@@ -118,7 +119,7 @@ class Pool:
             self._replace_hung(advance)
             self._recount()
         self._read_events()
-        remove(self._prepared.directory / CHECKPOINTS)
+        discard_below(self._prepared.directory / CHECKPOINTS, (STATE,))
         sweep(self._prepared.directory)  # drafts of processes that died
 
     def stop(self) -> None:

@@ -106,7 +106,7 @@ def find_config(given: str | Path) -> Path:
     Raises:
         UserError: there is neither such a file nor such a name.
 
-    Example:
+    Examples:
         >>> find_config("quickstart").name
         'quickstart.yaml'
     """

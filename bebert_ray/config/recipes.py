@@ -154,7 +154,10 @@ RIVAL_NAMES = (LONGER, WIDER, DISTILLED)
 def kind_of(config: Config) -> Kind:
     """The kind of a run's members."""
     chain, match = KINDS[config.bits]
-    teacher = Stage(TEACHER, TEACHER, (), config.teacher, inputs={TEACHER: asdict(config.teacher)})
+    inputs: dict[str, Any] = {TEACHER: asdict(config.teacher)}
+    if config.layers is not None:
+        inputs["layers"] = config.layers
+    teacher = Stage(TEACHER, TEACHER, (), config.teacher, inputs=inputs)
     stages, trunks = [teacher], []
     for number in range(config.ensemble.trunks):
         made = chain(config, config.width, _TRUNKS[number], number)

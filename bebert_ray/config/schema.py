@@ -265,8 +265,8 @@ class MemberConfig:
     margins: Literal["random", "split"] = Field(
         default="random",
         description="magnitudes of the split weights that a member starts from; random: drawn anew "
-        "for each member, who then has bits of its own that train; split: as splitting leaves "
-        "them, where hardly any bit flips. The function is the same",
+        "for each member, so that its bits train and differ from those of the others; split: "
+        "as splitting leaves them, and hardly any bit flips. The function is the same",
     )
     latent_rate: Real = Field(
         default=1.0,
@@ -348,7 +348,7 @@ class EnsembleConfig:
         default=0.5,
         gt=0,
         le=1,
-        description="shrinkage of each member's say in boosting; 1: plain AdaBoost",
+        description="shrinkage of the alphas in boosting; 1: plain AdaBoost",
     )
     floor: Real = Field(
         default=0.1, ge=0, le=1, description="uniform weight mixed into what a member sees; 0: none"
@@ -454,8 +454,8 @@ class ExportConfig:
 
     remainder: Literal["fp16", "fp32", "none"] = Field(
         default="fp16",
-        description="how all that is not binary is stored: fp16 is smaller, fp32 gives the trained "
-        "members' logits to the bit; none: no packed model is made",
+        description="how all that is not binary is stored; members are rounded so before they are "
+        "scored, and fp16 is smaller; none: no packed model is made (members as for fp16)",
     )
 
 
@@ -482,6 +482,10 @@ class Config:
     )
     model: PathText = Field(
         default="bundled", description="BERT checkpoint: a directory, a hub name, or bundled"
+    )
+    layers: Annotated[int, Field(strict=True, ge=1)] | None = Field(
+        default=None,
+        description="keep only the first so many layers of the checkpoint; null: all of them",
     )
     bits: Literal["1-1-8", "1-1-4", "1-1-2", "1-1-1"] = Field(
         default="1-1-8", description="bits of a member's weights, embeddings and activations"

@@ -84,7 +84,7 @@ class Run:
 
     @property
     def _exports(self) -> bool:
-        return self.prepared.config.export.remainder != "none"
+        return self.prepared.packs and self.prepared.config.export.remainder != "none"
 
     def start(self) -> list[Step]:
         """The steps to begin with."""

@@ -57,7 +57,7 @@ class EncoderShape:
     def of(cls, config: BertConfig) -> EncoderShape:
         """The shape that a checkpoint's configuration tells.
 
-        Example:
+        Examples:
             >>> EncoderShape.of(BertConfig()).layers
             12
         """

@@ -23,9 +23,11 @@ from bebert_ray.data.sources import Source, load_corpus
 from bebert_ray.data.tasks import Task
 from bebert_ray.errors import UserError
 from bebert_ray.nn.checkpoint import Checkpoint, find_checkpoint, load_encoder, load_tokenizer
-from bebert_ray.pipeline.config_file import is_kept, keep_config, kept_config
+from bebert_ray.pipeline.config_file import keep_config, kept_config
 from bebert_ray.pipeline.layout import COLUMNS, CONFIG, DATA, LEFT, LOCK, ROWS, Layout
 from bebert_ray.pipeline.memory import EncoderShape
+from bebert_ray.pipeline.ownership import check_owned, clear_run
+from bebert_ray.pipeline.results import check_results
 from bebert_ray.storage import (
     Artifact,
     Location,
@@ -36,10 +38,10 @@ from bebert_ray.storage import (
     find,
     fingerprint,
     names,
-    remove,
     sweep,
 )
 from bebert_ray.storage.artifacts import RECORD
+from bebert_ray.storage.records import NewerVersion
 from bebert_ray.training.encoder import leave_encoder
 from bebert_ray.training.precision import fast_precision
 
@@ -64,6 +66,7 @@ class Prepared:
         data: all that the tokenised examples depend on, as JSON.
         masked: the masked language model that augments the examples, if there is one.
         augmentation: all that the augmented copies depend on, as JSON; None if there are none.
+        packs: whether the run ends with a packed model, if its configuration asks for one.
     """
 
     config: Config
@@ -73,6 +76,7 @@ class Prepared:
     data: dict[str, Any]
     masked: Checkpoint | None = None
     augmentation: dict[str, Any] | None = None
+    packs: bool = True
 
     @property
     def task(self) -> Task:
@@ -81,10 +85,10 @@ class Prepared:
 
     @property
     def shape(self) -> EncoderShape:
-        """The shape of the encoder."""
-        return EncoderShape.of(
-            BertConfig.from_pretrained(self.checkpoint.path, local_files_only=True)
-        )
+        """The shape of the encoder, as far as its layers are kept."""
+        config = BertConfig.from_pretrained(self.checkpoint.path, local_files_only=True)
+        shape = EncoderShape.of(config)
+        return replace(shape, layers=self.config.layers or shape.layers)
 
     @property
     def layout(self) -> Layout:
@@ -184,10 +188,11 @@ def open_run(prepared: Prepared) -> dict[str, Columns]:
     """
     directory, config = prepared.directory, prepared.config
     _check_directory(directory, config)
+    if directory.is_local:
+        directory.local.mkdir(parents=True, exist_ok=True)
     sweep(directory)
     if config.fresh:
-        for name in LEFT:
-            remove(directory / name)
+        clear_run(directory)
     keep_config(config, directory)
     leave_encoder(prepared.checkpoint, directory)
     if isinstance(prepared.find_data(), Miss):
@@ -234,7 +239,7 @@ def _run_directory(config: Config) -> Location:
             "working directory: what it writes there is lost; give an absolute path or a URI"
         )
     try:
-        return Location.parse(output)
+        return Location.parse(output).rooted()
     except UserError as error:
         raise UserError(f"output: {error}") from error
 
@@ -247,11 +252,8 @@ def _check_directory(directory: Location, config: Config) -> None:
         raise UserError(f"output: {error}") from error
     if CONFIG in there:
         # Half of all projects have a config.yaml: with fresh=true, theirs must not be deleted.
-        if not (is_kept(directory) or exists(directory / DATA / RECORD)):
-            raise UserError(
-                f"output: {directory} holds no run: its {CONFIG} was not written by bebert_ray; "
-                "choose another directory"
-            )
+        check_owned(directory)
+        check_results(directory)
         if not config.fresh:
             _check_same_run(directory, config)
     # Without its configuration a run is known by its data.
@@ -260,11 +262,15 @@ def _check_directory(directory: Location, config: Config) -> None:
             f"output: {directory} is not empty and holds no run (it has no {CONFIG}); "
             "choose another directory"
         )
+    elif there:
+        check_owned(directory, without_config=True)
 
 
 def _check_same_run(directory: Location, config: Config) -> None:
     try:
         old = kept_config(directory)
+    except NewerVersion:
+        raise
     except UserError as error:
         raise UserError(
             f"output: {error}\nNothing else is lost: delete that file, and give the same command "
@@ -290,6 +296,11 @@ def _check_model(checkpoint: Checkpoint, config: Config, task: Task) -> None:
         raise UserError(
             f"model: the tokenizer in {checkpoint.path} knows {len(tokenizer)} tokens, the weights "
             f"{model.vocab_size}: they do not belong together"
+        )
+    if config.layers is not None and config.layers > model.num_hidden_layers:
+        raise UserError(
+            f"layers: {config.layers} are more than the checkpoint has; give at most "
+            f"{model.num_hidden_layers}, or leave it out to keep them all"
         )
     if config.data.max_length > model.max_position_embeddings:
         raise UserError(

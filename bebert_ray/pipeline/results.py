@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bebert_ray.config.recipes import TEACHER, TRUNK
-from bebert_ray.pipeline.layout import MODEL
+from bebert_ray.pipeline.layout import MODEL, RESULTS
+from bebert_ray.storage import Location, fingerprint, read
+from bebert_ray.storage.records import check_version, parse_json
 
 if TYPE_CHECKING:
     import pandas
@@ -52,8 +55,8 @@ class Packed:
         remainder: how weights that are not binary are stored, `fp16` or `fp32`.
         bytes: size of the `weights`, `scales` and `floats`, and of the whole `file`.
         scores: all metrics of the ensemble, by split.
-        logit_difference: the largest difference between a logit of a packed member and of the same
-            member when it was trained.
+        logit_difference: the largest difference between a logit of a packed member and the one that
+            its scores and its alpha follow from; 0, unless another machine has packed it.
     """
 
     remainder: str
@@ -251,7 +254,7 @@ class Results:
         def facts(model: Model) -> dict[str, Any]:
             return {name: value for name, value in vars(model).items() if value is not None}
 
-        return self.summary() | {
+        whole = self.summary() | {
             "version": VERSION,
             "classes": self.classes and list(self.classes),
             "note": self.note,
@@ -270,6 +273,7 @@ class Results:
             "config": self.config,
             "versions": self.versions,
         }
+        return whole | {"checksum": fingerprint(whole)}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Results:
@@ -287,7 +291,7 @@ class Results:
             raise ValueError(f"its format is of {age} version of bebert_ray")
         try:
             return _read(cls, content)
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
+        except (KeyError, IndexError, TypeError, AttributeError, StopIteration) as error:
             kind = type(error).__name__
             raise ValueError(f"a figure is missing or wrong ({kind}: {error})") from error
 
@@ -323,6 +327,38 @@ def _read(cls: type[Results], content: dict[str, Any]) -> Results:
     if results.summary() != {name: content[name] for name in results.summary()}:
         raise ValueError("its figures contradict each other")
     return results
+
+
+def check_results(run: Location) -> None:
+    """Refuse a run whose results a newer version has made, before they are written over.
+
+    Raises:
+        NewerVersion: they are.
+        UserError: they cannot be read.
+    """
+    with suppress(FileNotFoundError, ValueError):  # damaged ones are written anew
+        read_results(run)
+
+
+def read_results(run: Location) -> dict[str, Any]:
+    """The content of `results.json`, which is as it was written.
+
+    Raises:
+        FileNotFoundError: there is none.
+        NewerVersion: a newer version of bebert_ray has made it.
+        ValueError: it is damaged.
+        UserError: it cannot be read.
+    """
+    place = run / RESULTS
+    content = parse_json(read(place))
+    if not isinstance(content, dict):
+        raise ValueError("it holds no JSON object")
+    if "version" in content:
+        check_version(content["version"], place, VERSION)
+    # Results of earlier versions have no checksum.
+    if content.pop("checksum", None) not in (None, fingerprint(content)):
+        raise ValueError("it is not as it was written")
+    return content
 
 
 def to_json(value: dict[str, Any], indent: int | None = None) -> str:

@@ -9,9 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bebert_ray.config import to_dict
-from bebert_ray.config.recipes import Stage, kind_of, member_settings
+from bebert_ray.config import Config, to_dict
+from bebert_ray.config.recipes import RIVAL_NAMES, Stage, kind_of, member_settings
 from bebert_ray.packed.manifest import VERSION
+from bebert_ray.packed.quantizer import Remainder
 from bebert_ray.pipeline.layout import MEMBERS, MODEL, member_directory, member_name
 from bebert_ray.pipeline.prepare import Prepared
 from bebert_ray.storage import Artifact, Location, Miss, find, fingerprint, hash_arrays
@@ -89,6 +90,8 @@ def stage_step(prepared: Prepared, stage: Stage, parents: Mapping[str, Artifact]
     distilled = stage.recipe in ("half", "ternary", "binary")
     if distilled or (stage.recipe == "single" and prepared.config.ensemble.strategy != "A"):
         inputs |= _copies(prepared, member=not distilled)
+    if stage.name in RIVAL_NAMES:
+        inputs["precision"] = shipped_precision(prepared.config)
     return _step(prepared, stage.name, "stage", inputs)
 
 
@@ -116,6 +119,7 @@ def member_step(
         "strategy": config.ensemble.strategy,
         "use_of_weight": config.ensemble.sample_weight,
         "rounds": config.rounds,
+        "precision": shipped_precision(config),
     }
     if config.ensemble.strategy != "A":
         common |= _copies(prepared, member=True)
@@ -159,6 +163,7 @@ def student_step(
     inputs = _inputs(prepared, stage.parents, parents) | stage.inputs
     inputs["members"] = {f"{MEMBERS}/{each.location.name}": each.digest for each in members}
     inputs["alphas"] = list(alphas)
+    inputs["precision"] = shipped_precision(prepared.config)
     return _step(prepared, stage.name, "stage", inputs)
 
 
@@ -195,6 +200,15 @@ def model_step(
         "config": shown,
     }
     return _step(prepared, MODEL, "model", inputs)
+
+
+def shipped_precision(config: Config) -> Remainder:
+    """The precision that members are scored in: of the file that they ship in.
+
+    Without a packed model (`export.remainder=none`) that of the default, so that one can be made
+    later.
+    """
+    return "fp32" if config.export.remainder == "fp32" else "fp16"
 
 
 def _step(prepared: Prepared, name: str, kind: Kind, inputs: dict[str, Any]) -> Step:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 from rich.console import Console
 
 from bebert_ray.errors import UserError
 from bebert_ray.pipeline.layout import Layout
-from bebert_ray.pipeline.results import Results, to_json
+from bebert_ray.pipeline.results import Results, read_results, to_json
 from bebert_ray.reporting.charts import draw_scores, png
 from bebert_ray.reporting.html import page
 from bebert_ray.reporting.robustness import Robustness, draw_robustness
 from bebert_ray.reporting.tables import print_table
-from bebert_ray.storage import Location, keep, read, write_atomic
+from bebert_ray.storage import Location, keep, write_atomic
 
 
 def write_report(run: Location, console: Console) -> Results:
@@ -77,10 +76,7 @@ def load_results(run: Location) -> Results:
     """
     place = Layout(run).results
     try:
-        content = json.loads(read(place))
-        if not isinstance(content, dict):
-            raise ValueError("it holds no JSON object")
-        return replace(Results.from_json(content), run=str(run))
+        return replace(Results.from_json(read_results(run)), run=str(run))
     except FileNotFoundError as error:
         raise UserError(
             f"{place} does not exist: the run is not finished, or this is no run directory. "

@@ -97,10 +97,12 @@ def _print_packed(results: Results, packed: Packed, console: Console) -> None:
         f"packed model: {results.model}, {size['file']} MB on disk (binary weights "
         f"{size['weights']}, scales {size['scales']}, {packed.remainder} floats {size['floats']})"
     )
-    console.print(
-        f"loaded again: {metric} {results.headline(packed.scores):.4f}, no logit of a member "
-        f"differs by more than {packed.logit_difference:.2g}"
-    )
+    console.print(f"loaded again: {metric} {results.headline(packed.scores):.4f}")
+    if packed.logit_difference:
+        console.print(
+            f"loaded again, a logit of a member differs by {packed.logit_difference:.2g} from the "
+            "one that was scored"
+        )
 
 
 def print_plan(

@@ -62,7 +62,7 @@ class Card:
             scores: [n, K], as of `Classifier.score`.
             prefix: What every name begins with.
 
-        Example:
+        Examples:
             >>> card = Card(("bad", "good"), (), "")
             >>> {name: values.to_pylist() for name, values in
             ...  card.columns(np.array([[0.25, 0.75]])).items()}

@@ -40,7 +40,7 @@ class Lesson:
         rounds: number of rounds that its epochs are divided into.
         times: multiple of the configured epochs.
         copies: augmented copies of the training examples. Strategy A leaves them out: a copy may
-            have lost what its label says, and only a teacher can tell.
+            no longer have the label of its example, and only a teacher gives it one.
         target: logits to learn in place of the teacher's predictions, [n, K].
     """
 

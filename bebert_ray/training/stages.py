@@ -23,7 +23,7 @@ from bebert_ray.data.copies import Copies
 from bebert_ray.nn.bert import copy_of, without_dropout
 from bebert_ray.nn.binarize import binarize_
 from bebert_ray.nn.checkpoint import load_encoder
-from bebert_ray.nn.narrow import importance, narrow_
+from bebert_ray.nn.narrow import importance, keep_layers_, narrow_
 from bebert_ray.nn.quantizers import calibrate_
 from bebert_ray.nn.split import split_, ternarize_
 from bebert_ray.training.encoder import fetch_encoder
@@ -43,6 +43,8 @@ def train_teacher(work: Work, stage: Stage) -> Model:
     checkpoint, source = fetch_encoder(work.directory)
     model = work.place(load_encoder(checkpoint, num_labels, config.training.dropout))
     model.config._name_or_path = source  # the same in every run directory
+    if config.layers is not None:
+        keep_layers_(model, config.layers)
     return _fit(work, model, label_loss(model), _settings(work, config.teacher, seed))
 
 

@@ -24,6 +24,8 @@ from bebert_ray.data.metrics import evaluate, primary
 from bebert_ray.data.tasks import Task
 from bebert_ray.nn.bert import load_model, save_model
 from bebert_ray.nn.costs import costs, total
+from bebert_ray.packed.model import finalised
+from bebert_ray.packed.quantizer import Remainder
 from bebert_ray.storage import Artifact, Location, commit, fetch
 from bebert_ray.training import parallel
 from bebert_ray.training.checkpoints import Checkpoints
@@ -73,8 +75,8 @@ class Work:
         directory: the run directory, which holds the encoder and the artifacts of the stages
             before.
         checkpoints: those of the step at hand.
-        report: told of the progress.
-        predict_split: makes the logits of a whole split; others may help with it.
+        report: called with the progress.
+        predict_split: computes the logits of a whole split, perhaps on several processes.
         device: the GPU that this process was given, or the CPU.
     """
 
@@ -220,6 +222,7 @@ def leave_model(
     stage: str,
     inputs: dict[str, Any],
     more: Mapping[str, Any] | None = None,
+    remainder: Remainder | None = None,
 ) -> tuple[Artifact, Logits]:
     """Leave a trained model at `path` with its logits and scores.
 
@@ -230,6 +233,9 @@ def leave_model(
         stage: name of the stage.
         inputs: all that the outcome depends on, as JSON.
         more: other facts.
+        remainder: of a member, the precision of the file that it ships in: its logits and scores
+            are those of the packed member, see `packed.model.finalised`. The artifact holds the
+            latent weights all the same.
 
     Returns:
         The artifact: `config.json`, `model.safetensors`, `logits.safetensors` (one [n, K] array
@@ -237,7 +243,8 @@ def leave_model(
         And the logits.
     """
     splits = work.splits.named()
-    logits = _predict_all(work, model, splits, "fp32")
+    scored = model if remainder is None else work.place(finalised(model, remainder))
+    logits = _predict_all(work, scored, splits, "fp32")
     model.cpu()
     facts = {
         "scores": _scores(work, splits, logits),

@@ -1,7 +1,7 @@
 """What a training step of a binary member costs, beside one of the model it replaces.
 
-Each contestant has a process of its own, and they take turns step by step, so that whatever else
-the machine does slows all of them alike.
+Each model has a process of its own. The processes take turns step by step, so that other load on
+the machine slows all of them alike.
 """
 
 from __future__ import annotations
