@@ -275,11 +275,17 @@ def _load(given: Mapping[str, Any]) -> Config:
     return load_config(None, _as_overrides(given))
 
 
+def _plain(value: Any) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} is not JSON")
+
+
 def _as_overrides(given: Mapping[str, Any]) -> list[str]:
     """Overrides as of the command line: values in JSON, which is YAML."""
     try:
         return [
-            f"{key}={json.dumps(str(value) if isinstance(value, Path) else value)}"
+            f"{key}={json.dumps(value, ensure_ascii=False, default=_plain)}"
             for key, value in given.items()
         ]
     except (TypeError, ValueError) as error:

@@ -57,7 +57,7 @@ class Predictions:
 def member_weight(config: EnsembleConfig, weights: Weights, rng: np.random.Generator) -> Floats:
     """The `sample_weight` [n] that the next member trains with.
 
-    Boosting: the current weights. Bagging: those of a bootstrap sample, count / n.
+    Boosting: the current weights. Bagging: those of a bootstrap sample, count / n. Uniform: 1 / n.
 
     Args:
         config: the method.
@@ -74,7 +74,7 @@ def member_weight(config: EnsembleConfig, weights: Weights, rng: np.random.Gener
     """
     if config.method == "bagging":
         return bootstrap(len(weights.train), rng)
-    return weights.train
+    return weights.train  # of a uniform ensemble, these never change
 
 
 def boost_round(

@@ -9,7 +9,6 @@ derived from an earlier field would not see it.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from itertools import pairwise
@@ -22,8 +21,17 @@ from pydantic_core import PydanticCustomError, PydanticUseDefault
 from bebert_ray.config.bits import Bits
 from bebert_ray.data.tasks import CUSTOM, TASKS, task_name
 from bebert_ray.errors import UserError
+from bebert_ray.paths import expand
 
 _CHECKS = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def _place(text: str) -> str:
+    """A path with `~` expanded; a URI or a name as it is."""
+    try:
+        return expand(text)
+    except UserError as error:
+        raise ValueError(str(error)) from None
 
 
 def _task(text: str) -> str:
@@ -60,7 +68,7 @@ FULL_WIDTH = ("1-1-2", "1-1-1")  # bits of members whose weights are not split
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 Real = Annotated[float, Field(strict=True)]
-PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+PathText = Annotated[str, Field(min_length=1), AfterValidator(_place)]
 Precision = Literal["auto", "bf16", "fp32"]
 Derived = BeforeValidator(_null_is_default)
 Gpu = Annotated[float, Field(strict=True, ge=0, le=1)]
@@ -319,9 +327,11 @@ class EnsembleConfig:
     """How the members differ, and in which order they train."""
 
     members: Count = Field(default=4, description="number of binary members")
-    method: Literal["boosting", "bagging"] = Field(
+    method: Literal["boosting", "bagging", "uniform"] = Field(
         default="boosting",
-        description="boosting: SAMME, AdaBoost.R2 for regression; bagging: bootstrap",
+        description="boosting: SAMME, AdaBoost.R2 for regression; bagging: a bootstrap sample for "
+        "each member; uniform: every member sees all examples, and differs by seed, margins and "
+        "copies",
     )
     strategy: Literal["A", "B", "C"] = Field(
         default="A",
@@ -329,11 +339,11 @@ class EnsembleConfig:
     )
     schedule: Annotated[Literal["sequential", "pipelined", "parallel"], Derived] = Field(
         default_factory=lambda given: (
-            "parallel" if given.get("method") == "bagging" else "sequential"
+            "sequential" if given.get("method") == "boosting" else "parallel"
         ),
         json_schema_extra={"default": None},
         description="boosting: sequential (the default: one member after another) or pipelined "
-        "(all at once, in rounds); bagging: parallel",
+        "(all at once, in rounds); bagging and uniform: parallel",
     )
     rounds: Annotated[int, Field(strict=True, ge=2)] | None = Field(
         default=None,
@@ -658,13 +668,13 @@ def _schedule_conflicts(config: Config) -> Iterator[Conflict]:
             "ensemble.schedule",
             among,
             "boosting cannot be parallel, each member needs the errors of those before it; "
-            "set ensemble.schedule=pipelined or ensemble.method=bagging",
+            "set ensemble.schedule=pipelined, or ensemble.method=bagging or uniform",
         )
-    if ensemble.method == "bagging" and schedule == "pipelined":
+    if ensemble.method != "boosting" and schedule == "pipelined":
         yield Conflict(
             "ensemble.schedule",
             among,
-            "bagging members need nothing of each other; set ensemble.schedule=parallel",
+            f"{ensemble.method} members need nothing of each other; set ensemble.schedule=parallel",
         )
     if schedule != "pipelined":
         if ensemble.rounds is not None:

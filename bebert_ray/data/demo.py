@@ -14,7 +14,7 @@ import numpy as np
 from bebert_ray.data.corpus import Corpus, Split
 from bebert_ray.data.tasks import TASKS
 
-_SHORTEST, _LONGEST = 8, 20  # words
+_SHORTEST, _LONGEST = 4, 12  # words
 
 
 def _words(text: str, separator: str = " ") -> list[str]:

@@ -203,7 +203,8 @@ def results(run: Run) -> Results:
         for split, columns in run.splits.items()
     }
     predicted = ensemble_predictions(task, logits[dev], alphas)
-    said = [predictions(task, each) for each in logits[dev]]
+    of_members = [predictions(task, each) for each in logits[dev]]
+    of_models = _model_predictions(run, dev)
     common = _bits_in_common(members)
     return Results(
         run=str(prepared.directory),
@@ -233,16 +234,29 @@ def results(run: Run) -> Results:
         packed=_packed(run.model),
         config=to_dict(config),
         versions=versions() | {"ray": version("ray")},
-        member_predictions=said,
+        member_predictions=of_members,
+        model_predictions=of_models,
         bits_in_common=common,
-        diagnostics={} if task.is_regression else diversity(run.splits[dev].labels, said),
-        baselines=_baselines(run, said, predicted),
+        diagnostics={} if task.is_regression else diversity(run.splits[dev].labels, of_members),
+        baselines=_baselines(run, of_models, of_members, predicted),
         rivals={name: _model(name, artifact) for name, artifact in sorted(run.rivals.items())},
     )
 
 
+def _model_predictions(run: Run, dev: str) -> dict[str, list[float]]:
+    """What stages, checkpoints that members start from, and rivals predict for a split."""
+    models = {stage.name: run.parents[stage.name] for stage in run.kind.stages} | run.rivals
+    return {
+        name: predictions(run.prepared.task, load_logits(fetch(artifact.location).path)[dev])
+        for name, artifact in models.items()
+    }
+
+
 def _baselines(
-    run: Run, said: list[list[float]], predicted: list[float]
+    run: Run,
+    of_models: dict[str, list[float]],
+    of_members: list[list[float]],
+    predicted: list[float],
 ) -> dict[str, dict[str, float | None]]:
     """What members start from, the best of them by its held-out score, and the rivals."""
     task, metric = run.prepared.task, primary(run.prepared.task)
@@ -252,11 +266,8 @@ def _baselines(
     held_out = [member.artifact.facts["scores"]["selection"][metric] for member in members]
     best = int(np.argmax(held_out))
     artifacts = {trunk.start: run.parents[trunk.start] for trunk in run.kind.trunks} | run.rivals
-    named = {
-        name: (artifact, predictions(task, load_logits(fetch(artifact.location).path)[dev]))
-        for name, artifact in artifacts.items()
-    }
-    named[f"best member ({members[best].name})"] = (members[best].artifact, said[best])
+    named = {name: (artifact, of_models[name]) for name, artifact in artifacts.items()}
+    named[f"best member ({members[best].name})"] = (members[best].artifact, of_members[best])
     return baselines(
         {name: artifact.facts["scores"][dev][metric] for name, (artifact, _) in named.items()},
         labels,

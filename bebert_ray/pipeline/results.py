@@ -89,6 +89,8 @@ class Results:
         versions: of the software, by package.
         member_predictions: of each member, its prediction for every example of the main reported
             split.
+        model_predictions: the same of the stages, of the checkpoints that members start from and of
+            the rivals, by name.
         bits_in_common: of each pair of members, the share of the encoder's binary weights with the
             same sign, [M, M].
         diagnostics: how far members differ, see `pipeline.diagnostics.diversity`.
@@ -113,6 +115,7 @@ class Results:
     config: dict[str, Any]
     versions: dict[str, str]
     member_predictions: list[list[float]] = field(default_factory=list)
+    model_predictions: dict[str, list[float]] = field(default_factory=dict)
     bits_in_common: list[list[float]] = field(default_factory=list)
     diagnostics: dict[str, float] = field(default_factory=dict)
     baselines: dict[str, dict[str, float | None]] = field(default_factory=dict)
@@ -264,6 +267,7 @@ class Results:
                 "labels": [label for label, _ in self.predictions],
                 "ensemble": [prediction for _, prediction in self.predictions],
                 "members": self.member_predictions,
+                "models": self.model_predictions,
             },
             "bits_in_common": self.bits_in_common,
             "diagnostics": self.diagnostics,
@@ -319,6 +323,7 @@ def _read(cls: type[Results], content: dict[str, Any]) -> Results:
         config=content["config"],
         versions=content["versions"],
         member_predictions=predictions["members"],
+        model_predictions=predictions.get("models", {}),
         bits_in_common=content.get("bits_in_common", []),
         diagnostics=content.get("diagnostics", {}),
         baselines=content.get("baselines", {}),

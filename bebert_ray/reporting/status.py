@@ -91,7 +91,7 @@ class Status:
         run: the run directory.
         task: name of the task.
         bits: of a member.
-        method: boosting or bagging.
+        method: boosting, bagging or uniform.
         schedule: of the members.
         rounds: in which a member trains; 1 unless the schedule is pipelined.
         seed: of the run.

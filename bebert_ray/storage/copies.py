@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from pyarrow.fs import FileInfo, FileSelector, FileType, copy_files
 
+from bebert_ray.paths import expand
 from bebert_ray.storage.hashing import fingerprint
 from bebert_ray.storage.location import Location
 
@@ -25,8 +26,12 @@ LOCK = ".lock"
 
 
 def home(location: Location) -> Path:
-    """Where copies of `location` are, if there are any."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    """Where copies of `location` are, if there are any.
+
+    Raises:
+        UserError: neither XDG_CACHE_HOME nor a home directory is known.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME") or expand("~/.cache")
     parts = urlsplit(location.text)
     store = fingerprint([parts.scheme, parts.netloc, parts.query])[:16]
     return Path(cache, "bebert_ray", store, location.path.lstrip("/"))

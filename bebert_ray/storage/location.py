@@ -14,7 +14,7 @@ from pyarrow.fs import FileSystem, LocalFileSystem
 from safetensors import SafetensorError
 
 from bebert_ray.errors import UserError
-from bebert_ray.uris import check_no_secret, hidden
+from bebert_ray.paths import check_no_secret, expand, hidden
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,11 @@ class Location:
     def parse(text: str) -> Location:
         """The location that a path, relative ones to the working directory, or a URI names.
 
+        A leading `~` is the home directory.
+
         Raises:
+            UserError: the path is not UTF-8, or its home directory is not known; the URI is wrong,
+                names no bucket or holds a password, or there is no file system of its kind.
             UserError: the text holds what is no path or what may be a secret, the URI is wrong or
                 names no bucket, or there is no file system of its kind.
         """
@@ -48,7 +52,12 @@ class Location:
         if "\0" in text:
             raise UserError(f"{text[:100]!r} holds a NUL byte; give a path or a URI")
         if "://" not in text:
-            return Location.of(Path(text))
+            return Location.of(Path(expand(text)))
+        if "#" in text or not text.isprintable():
+            raise UserError(
+                f"{ascii(text)[:200]} cannot be used: a URI holds neither # nor control characters;"
+                " write %23 for #"
+            )
         try:
             filesystem, path = FileSystem.from_uri(text)
         except (OSError, ValueError) as error:
@@ -58,6 +67,8 @@ class Location:
                 "such as s3://bucket/run (also gs, abfs, hdfs, file)"
             ) from error
         if isinstance(filesystem, LocalFileSystem):
+            if urlsplit(text).query:
+                raise UserError(f"{text[:200]} has a part after ?; write %3F if a name has one")
             return Location.of(Path(path))
         if not path.strip("/"):
             raise UserError(f"{text} names no bucket or directory; give one, as s3://bucket/run")
