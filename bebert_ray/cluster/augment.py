@@ -21,8 +21,9 @@ from bebert_ray.pipeline.augmentation import (
     open_job,
 )
 from bebert_ray.pipeline.layout import AUGMENTED
+from bebert_ray.pipeline.ownership import clear_parts
 from bebert_ray.pipeline.prepare import Prepared
-from bebert_ray.storage import Artifact, remove
+from bebert_ray.storage import Artifact
 
 REPORT_EVERY = 10.0  # seconds
 
@@ -57,7 +58,7 @@ def make_augmented(
         gpu = allotments.stage.gpu if job.replacer.masked is not None else 0.0
         _make_parts(job, gpu, report)
         artifact = leave_augmented(prepared, job, time.monotonic() - start)
-        remove(job.place)
+        clear_parts(job.place)
         facts = artifact.facts
         text = f"{facts['copies']} copies of {len(job.examples)} examples"
         if facts["unchanged"]:

@@ -13,6 +13,7 @@ from bebert_ray.config.recipes import ENCODER, MODEL, STAGE_NAMES
 from bebert_ray.errors import UserError
 from bebert_ray.pipeline.config_file import is_kept
 from bebert_ray.pipeline.layout import (
+    AUGMENTED,
     CHECKPOINTS,
     CONFIG,
     DATA,
@@ -22,6 +23,8 @@ from bebert_ray.pipeline.layout import (
     METRICS,
     REPORT,
     RESULTS,
+    ROBUSTNESS,
+    ROBUSTNESS_CURVES,
     SCORES,
     TENSORBOARD,
     WEIGHTS,
@@ -30,8 +33,9 @@ from bebert_ray.pipeline.layout import (
 from bebert_ray.storage import Location, Miss, discard, discard_below, exists, names, remove
 from bebert_ray.storage.artifacts import RECORD, find
 
-ARTIFACTS = (DATA, ENCODER, *STAGE_NAMES, MODEL)
-FILES = (METRICS, RESULTS, SCORES, REPORT)
+ARTIFACTS = (DATA, AUGMENTED, ENCODER, *STAGE_NAMES, MODEL)
+FILES = (METRICS, RESULTS, SCORES, REPORT, ROBUSTNESS, ROBUSTNESS_CURVES)
+_PART = re.compile(r"part-\d{5,}\.(parquet|safetensors)")
 _CURVES = re.compile(r"events\.out\.tfevents\..+")
 
 
@@ -88,6 +92,9 @@ def clear_run(directory: Location) -> None:
     """
     for name in ARTIFACTS:
         discard(directory / name)
+    for name in names(directory / CHECKPOINTS):
+        if name.startswith(f"{AUGMENTED}-"):
+            clear_parts(directory / CHECKPOINTS / name)
     for name in (MEMBERS, CHECKPOINTS):
         discard_below(directory / name)
     there = names(directory)
@@ -104,6 +111,17 @@ def clear_run(directory: Location) -> None:
         remove_empty(curves / stage)
     for name in (WEIGHTS, TENSORBOARD, LOGS):
         remove_empty(directory / name)
+
+
+def clear_parts(place: Location) -> None:
+    """Delete the parts of augmented copies in a directory, and it, if nothing else is there.
+
+    Raises:
+        UserError: something cannot be deleted.
+    """
+    for name in filter(_PART.fullmatch, names(place)):
+        remove(place / name)
+    remove_empty(place)
 
 
 def remove_empty(directory: Location) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bebert_ray.boosting.vote import shares
-from bebert_ray.cluster.resources import allot, connected
+from bebert_ray.cluster.resources import MEMBERS_PER_GPU, allot, connected
 from bebert_ray.cluster.spread import spread
 from bebert_ray.data.corpus import Split
 from bebert_ray.data.tasks import Task
@@ -85,6 +85,7 @@ def measure_run(request: Request, progress: Callable[[str], None] = lambda _: No
     items, done = list(all_items(subjects, suites)), {}
     with connected(prepared.config.resources) as nodes:
         gpu = allot(prepared.config, nodes, shape=prepared.shape).stage.gpu
+        gpu = min(gpu, 1 / MEMBERS_PER_GPU)  # nothing is trained, several models fit on one
         for item, outputs in spread(measure, job, items, "robustness", gpu):
             done[item.suite.name, item.subject.name] = outputs
             progress(

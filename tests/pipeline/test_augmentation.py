@@ -97,6 +97,21 @@ def test_parts_that_are_there_are_kept_and_the_bytes_are_the_same(runner, tmp_pa
     assert one.facts["copies"] == len(load_copies(first))
 
 
+def test_distilled_stages_train_with_them_and_no_split_is_added(runner, finished, tmp_path):
+    plain, runner.output = runner.output, tmp_path / "augmented"
+    augmented(runner)
+    results = runner(*ON)
+    assert runner.taken == [*results.stages, "split", "member 000", "member 001"]
+    assert results.dev == finished.dev == ("dev",)
+    assert set(results.stages["half"].scores) == {"train", "selection", "dev"}
+
+    def digest(run, stage):
+        return fetch(run / stage).digest
+
+    assert digest(plain, "half") != digest(runner.output, "half")
+    assert fetch(plain / "data").digest == fetch(runner.output / "data").digest
+
+
 def test_what_training_alone_uses_makes_no_new_copies_and_all_else_does(runner):
     prepared = augmented(runner)
     settings = prepared.config.data.augment
@@ -119,7 +134,12 @@ def test_the_plan_and_fresh_know_of_them(runner):
     assert make_plan(prepared)["augmented"] == "run"
     leave_augmented(prepared, make(prepared), 0.0)
     assert make_plan(prepared)["augmented"] == "done"
+    parts = list((runner.output / "checkpoints").glob("*/*"))
+    assert len(parts) == 6
+    theirs = parts[0].with_name("notes.txt")
+    theirs.write_text("mine")
     open_run(runner.prepare(*ON, "fresh=true"))
+    assert list((runner.output / "checkpoints").glob("*/*")) == [theirs]
     assert find_augmented(prepared) == Miss("absent")
     with pytest.raises(RunError, match="augmented is absent"):
         load_copies(prepared)

@@ -1,4 +1,5 @@
 import json
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -128,7 +129,7 @@ def test_fewer_examples_are_a_seeded_choice(run):
 def test_runs_that_cannot_be_measured(run, tmp_path):
     with pytest.raises(UserError, match="does not exist: the run is not finished"):
         measure_run(request_of(tmp_path / "nil"))
-    (run / "data" / "artifact.json").unlink()
+    shutil.rmtree(run / "data")
     with pytest.raises(UserError, match=r"not those that the run was made from any more \(absent"):
         measure_run(request_of(run))
 
