@@ -15,8 +15,8 @@ from typing import TypeVar
 from rich.console import Console
 
 from bebert_ray.errors import RunError, UserError
+from bebert_ray.paths import expand
 from bebert_ray.reporting.console import console
-from bebert_ray.storage.disk import expand
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ def local_path(text: str) -> Path:
     """A path of the local disk, as an argument's type: `~` is the home directory.
 
     Raises:
-        UserError: see `storage.disk.expand`.
+        UserError: see `paths.expand`.
     """
     return Path(expand(text))
 

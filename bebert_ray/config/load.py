@@ -13,7 +13,7 @@ import yaml
 from bebert_ray.config.check import COMMAND_LINE, RUN, Entry, build, refuse
 from bebert_ray.config.schema import Config
 from bebert_ray.errors import UserError
-from bebert_ray.storage.disk import expand
+from bebert_ray.paths import expand
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = next(

@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError, PydanticUseDefault
 from bebert_ray.config.bits import Bits
 from bebert_ray.data.tasks import CUSTOM, TASKS, task_name
 from bebert_ray.errors import UserError
-from bebert_ray.storage.disk import expand
+from bebert_ray.paths import expand
 
 _CHECKS = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -135,7 +135,15 @@ class DataConfig:
 class TeacherConfig:
     """Fine-tuning of the full-precision teacher."""
 
-    epochs: Epochs = 3
+    epochs: Annotated[
+        int,
+        Field(
+            strict=True,
+            ge=0,
+            description="passes over the training examples; 0: the checkpoint is a finished "
+            "classifier of these labels, and is the teacher as it is",
+        ),
+    ] = 3
     learning_rate: LearningRate = 1e-4
     batch_size: BatchSize = 32
 

@@ -9,7 +9,7 @@ from typing import Any
 from bebert_ray.errors import RunError, UserError
 from bebert_ray.packed.manifest import MANIFEST, check
 from bebert_ray.packed.model import BebertForSequenceClassification
-from bebert_ray.storage.disk import expand
+from bebert_ray.paths import expand
 
 MODEL = "model"
 """Directory of the packed model in a run directory."""

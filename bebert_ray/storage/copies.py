@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from pyarrow.fs import FileInfo, FileSelector, FileType, copy_files
 
-from bebert_ray.storage.disk import expand
+from bebert_ray.paths import expand
 from bebert_ray.storage.hashing import fingerprint
 from bebert_ray.storage.location import Location
 

@@ -12,7 +12,7 @@ from pyarrow.fs import FileSystem, LocalFileSystem
 from safetensors import SafetensorError
 
 from bebert_ray.errors import UserError
-from bebert_ray.storage.disk import expand
+from bebert_ray.paths import expand
 
 
 @dataclass(frozen=True)

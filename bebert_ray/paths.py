@@ -1,0 +1,30 @@
+"""Paths as people write them."""
+
+from __future__ import annotations
+
+import os
+
+from bebert_ray.errors import UserError
+
+
+def expand(text: str) -> str:
+    """A path with its leading `~` or `~name` replaced by the home directory; all else as it is.
+
+    Raises:
+        UserError: there is no such user, or no home directory is known; or the path holds a zero
+            byte, or bytes that are not UTF-8, which a record cannot hold.
+
+    Example:
+        >>> expand("s3://bucket/~run"), expand("runs/~old")
+        ('s3://bucket/~run', 'runs/~old')
+    """
+    shown = ascii(text)[:200]
+    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise UserError(f"the path {shown} is not UTF-8 text; rename it, or give a link to it")
+    path = os.path.expanduser(text)
+    if path.startswith("~"):
+        raise UserError(
+            f"the home directory of {shown} is not known; set HOME, or give an absolute path (./~… "
+            "for a file of that name)"
+        )
+    return path
