@@ -204,7 +204,15 @@ class DataConfig:
 class TeacherConfig:
     """Fine-tuning of the full-precision teacher."""
 
-    epochs: Epochs = 3
+    epochs: Annotated[
+        int,
+        Field(
+            strict=True,
+            ge=0,
+            description="passes over the training examples; 0: the checkpoint is a finished "
+            "classifier of these labels, and is the teacher as it is",
+        ),
+    ] = 3
     learning_rate: LearningRate = 1e-4
     batch_size: BatchSize = 32
 
@@ -605,6 +613,13 @@ def _conflicts(config: Config) -> Iterator[Conflict]:
             ("data.augment.copies", "ensemble.members"),
             f"{augment.copies} copies of an example are too few for {members} members to have some "
             "of their own; set data.augment.copies to at least ensemble.members",
+        )
+    if config.layers is not None and config.teacher.epochs == 0:
+        yield Conflict(
+            "layers",
+            ("teacher.epochs",),
+            "a finished teacher (teacher.epochs=0) needs all its layers; leave it out, or train "
+            "the teacher",
         )
     yield from _schedule_conflicts(config)
     yield from _ensemble_conflicts(config)

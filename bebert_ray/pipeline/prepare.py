@@ -22,8 +22,15 @@ from bebert_ray.data.holdout import split_holdout
 from bebert_ray.data.sources import Source, load_corpus
 from bebert_ray.data.tasks import Task
 from bebert_ray.errors import UserError
-from bebert_ray.nn.checkpoint import Checkpoint, find_checkpoint, load_encoder, load_tokenizer
+from bebert_ray.nn.checkpoint import (
+    Checkpoint,
+    find_checkpoint,
+    load_classifier,
+    load_encoder,
+    load_tokenizer,
+)
 from bebert_ray.nn.compiled import find_compiler
+from bebert_ray.nn.vocabulary import check_ids, check_special
 from bebert_ray.pipeline.config_file import keep_config, kept_config
 from bebert_ray.pipeline.layout import COLUMNS, CONFIG, DATA, LEFT, LOCK, ROWS, Layout
 from bebert_ray.pipeline.memory import EncoderShape
@@ -299,12 +306,13 @@ def _check_same_run(directory: Location, config: Config) -> None:
 
 def _check_model(checkpoint: Checkpoint, config: Config, task: Task) -> None:
     tokenizer: Any = load_tokenizer(checkpoint)
-    model = load_encoder(checkpoint, task.num_labels, config.training.dropout).config
-    if len(tokenizer) > model.vocab_size:
-        raise UserError(
-            f"model: the tokenizer in {checkpoint.path} knows {len(tokenizer)} tokens, the weights "
-            f"{model.vocab_size}: they do not belong together"
-        )
+    check_special(tokenizer, checkpoint.path)
+    dropout = config.training.dropout
+    if config.teacher.epochs == 0:
+        model = load_classifier(checkpoint, task.labels, dropout).config
+    else:
+        model = load_encoder(checkpoint, task.num_labels, dropout).config
+    check_ids(tokenizer, model, f"model: {checkpoint.path}", pairs=len(task.text_columns) == 2)
     if config.layers is not None and config.layers > model.num_hidden_layers:
         raise UserError(
             f"layers: {config.layers} are more than the checkpoint has; give at most "

@@ -22,7 +22,7 @@ from bebert_ray.data.batches import collate, epoch_batches
 from bebert_ray.data.copies import Copies
 from bebert_ray.nn.bert import copy_of, without_dropout
 from bebert_ray.nn.binarize import binarize_
-from bebert_ray.nn.checkpoint import load_encoder
+from bebert_ray.nn.checkpoint import load_classifier, load_encoder
 from bebert_ray.nn.narrow import importance, keep_layers_, narrow_
 from bebert_ray.nn.quantizers import calibrate_
 from bebert_ray.nn.split import split_, ternarize_
@@ -36,12 +36,16 @@ CALIBRATION_EXAMPLES = 64
 
 
 def train_teacher(work: Work, stage: Stage) -> Model:
-    """Fine-tune the checkpoint on the labels."""
+    """Fine-tune the checkpoint on the labels; with 0 epochs it is a finished teacher."""
     config, seed = work.config, work.seed(stage.name)
-    torch.manual_seed(seed)  # the new classifier
-    num_labels = work.splits.task.num_labels
+    task, dropout = work.splits.task, config.training.dropout
     checkpoint, source = fetch_encoder(work.directory)
-    model = work.place(load_encoder(checkpoint, num_labels, config.training.dropout))
+    if config.teacher.epochs == 0:
+        model = work.place(load_classifier(checkpoint, task.labels, dropout)).eval()
+        model.config._name_or_path = source
+        return model
+    torch.manual_seed(seed)  # the new classifier
+    model = work.place(load_encoder(checkpoint, task.num_labels, dropout))
     model.config._name_or_path = source  # the same in every run directory
     if config.layers is not None:
         keep_layers_(model, config.layers)
