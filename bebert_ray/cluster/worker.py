@@ -22,6 +22,7 @@ from bebert_ray.data.columns import Columns
 from bebert_ray.data.copies import COPIES, Copies
 from bebert_ray.data.tasks import Task
 from bebert_ray.errors import UserError
+from bebert_ray.nn.compiled import find_compiler, use_compiler_, uses_compiler
 from bebert_ray.packed.quantizer import Remainder
 from bebert_ray.pipeline.pack import leave_packed
 from bebert_ray.pipeline.steps import Step, shipped_precision
@@ -44,6 +45,8 @@ ENVIRONMENT = {
     # of the speed on a quiet one.
     "GOMP_SPINCOUNT": "1000",
     "TOKENIZERS_PARALLELISM": "false",
+    # Compile in this process: a pool of processes that compile would take memory from the others.
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",
 }
 
 
@@ -105,6 +108,7 @@ class Worker:
     ):
         torch.set_num_threads(threads)
         self.config, self.task = config, task
+        use_compiler_(config.training.compile == "on" and find_compiler() is not None)
         self.report, self.predict = report, predict
         self.directory = directory
         self._gpu, self._beat = gpu, beat
@@ -130,6 +134,11 @@ class Worker:
         }
         work = self._work(step, splits)
         self.report({"kind": "start", **here})
+        if self.config.training.compile == "on" and not uses_compiler():
+            work.checkpoints.note(
+                f"no C++ compiler on {socket.gethostname()}: quantizers are not compiled there, "
+                "which is slower; the formulas are the same"
+            )
         with _signs_of_life(self.report, {"kind": "alive", **here}, self._beat):
             return self._make(step, work)
 

@@ -47,6 +47,11 @@ def _null_is_default(value: Any) -> Any:
     return value
 
 
+def _on_or_off(value: Any) -> Any:
+    # YAML reads a bare on or off as a boolean.
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12} | {
     f"{letter}i": 1024**power for power, letter in enumerate("kmgt", 1)
 }
@@ -70,6 +75,7 @@ Count = Annotated[int, Field(strict=True, ge=1)]
 Real = Annotated[float, Field(strict=True)]
 PathText = Annotated[str, Field(min_length=1), AfterValidator(_place)]
 Precision = Literal["auto", "bf16", "fp32"]
+Compile = Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)]
 Derived = BeforeValidator(_null_is_default)
 Gpu = Annotated[float, Field(strict=True, ge=0, le=1)]
 Bytes = Annotated[float, Field(strict=True, gt=0), BeforeValidator(_bytes)]
@@ -299,6 +305,11 @@ class TrainingConfig:
         default="auto",
         description="arithmetic of the matrix products, weights are always fp32; auto: bf16 where "
         "the machine multiplies it (GPU, AVX512-BF16, AMX), else fp32",
+    )
+    compile: Compile = Field(
+        default="auto",
+        description="whether torch.compile makes one pass over memory of each quantizer; auto: on "
+        "where a C++ compiler is found, and as it was in a run that goes on",
     )
     warmup: Real = Field(
         default=0.1, ge=0, le=1, description="part of the steps that the rate climbs"

@@ -15,7 +15,7 @@ from transformers import BertConfig
 
 from bebert_ray.augment.vectors import check_vectors
 from bebert_ray.config import Config, differing_keys, to_dict
-from bebert_ray.config.schema import Precision
+from bebert_ray.config.schema import Compile, Precision
 from bebert_ray.data.columns import Columns, load_columns, save_columns, tokenize
 from bebert_ray.data.corpus import Corpus
 from bebert_ray.data.holdout import split_holdout
@@ -23,6 +23,7 @@ from bebert_ray.data.sources import Source, load_corpus
 from bebert_ray.data.tasks import Task
 from bebert_ray.errors import UserError
 from bebert_ray.nn.checkpoint import Checkpoint, find_checkpoint, load_encoder, load_tokenizer
+from bebert_ray.nn.compiled import find_compiler
 from bebert_ray.pipeline.config_file import keep_config, kept_config
 from bebert_ray.pipeline.layout import COLUMNS, CONFIG, DATA, LEFT, LOCK, ROWS, Layout
 from bebert_ray.pipeline.memory import EncoderShape
@@ -50,7 +51,7 @@ AUGMENTATION_METHOD = 1  # raised whenever the same settings give other copies
 # Keys that may change in a run directory: they affect the members alone, or no figure.
 FREE_KEYS = (
     *("ensemble.", "member.", "export.", "resources.", "output", "fresh"),
-    *("training.eval_batch_size", "training.checkpoint_every"),
+    *("training.eval_batch_size", "training.checkpoint_every", "training.compile"),
 )
 
 
@@ -103,8 +104,8 @@ class Prepared:
 def prepare(config: Config, tables: Mapping[str, Any] | None = None) -> Prepared:
     """Load and check all input of a run, and its directory; writes nothing.
 
-    `training.precision: auto` is resolved here: the run's own precision if it has begun, else what
-    this machine is fast in.
+    `auto` is resolved here, of `training.precision` and `training.compile`: what the run began
+    with if it has begun, else what is fast on this machine.
 
     Args:
         config: of the run.
@@ -114,7 +115,7 @@ def prepare(config: Config, tables: Mapping[str, Any] | None = None) -> Prepared
         UserError: the data, the checkpoint or the run directory cannot be used.
     """
     directory = _run_directory(config)
-    config = _with_precision(config, directory)
+    config = _for_machine(config, directory)
     _check_directory(directory, config)
     data_config = config.data
     source = Source(
@@ -165,14 +166,21 @@ def _augmentation(
     return masked, inputs
 
 
-def _with_precision(config: Config, directory: Location) -> Config:
-    if config.training.precision != "auto":
-        return config
+def _for_machine(config: Config, directory: Location) -> Config:
+    training = config.training
     precision: Precision = fast_precision(config.resources.member.gpu)
+    compile: Compile = "on" if find_compiler() else "off"
     if not config.fresh:
         with suppress(FileNotFoundError, UserError):  # a damaged one is reported below
-            precision = kept_config(directory).training.precision
-    return replace(config, training=replace(config.training, precision=precision))
+            kept = kept_config(directory).training
+            precision = kept.precision
+            # A run of a version without the key began without a compiler.
+            compile = "off" if kept.compile == "auto" else kept.compile
+    if training.precision == "auto":
+        training = replace(training, precision=precision)
+    if training.compile == "auto":
+        training = replace(training, compile=compile)
+    return replace(config, training=training)
 
 
 def open_run(prepared: Prepared) -> dict[str, Columns]:

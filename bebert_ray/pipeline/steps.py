@@ -17,6 +17,9 @@ from bebert_ray.pipeline.layout import MEMBERS, MODEL, member_directory, member_
 from bebert_ray.pipeline.prepare import Prepared
 from bebert_ray.storage import Artifact, Location, Miss, find, fingerprint, hash_arrays
 
+# Keys of `training` on which no figure depends, but for rounding.
+_NO_FIGURE = ("eval_batch_size", "checkpoint_every", "compile")
+
 Kind = Literal["stage", "round", "member", "fold", "model"]
 """What a step makes: a shared stage; a round of a member or fold before the last; a member; a fold
 of one; the packed model."""
@@ -186,7 +189,8 @@ def model_step(
     shown = to_dict(config) | ({"members": origin} if origin else {})
     for key in ("output", "fresh", "export", "resources"):
         del shown[key]
-    del shown["training"]["eval_batch_size"], shown["training"]["checkpoint_every"]
+    for key in _NO_FIGURE:
+        del shown["training"][key]
     inputs = {
         "format": VERSION,
         "data": fingerprint(prepared.data),
@@ -233,7 +237,8 @@ def _inputs(
     prepared: Prepared, names: Iterable[str], parents: Mapping[str, Artifact]
 ) -> dict[str, Any]:
     training = asdict(prepared.config.training)
-    del training["eval_batch_size"], training["checkpoint_every"]
+    for key in _NO_FIGURE:
+        del training[key]
     return {
         "data": fingerprint(prepared.data),
         "seed": prepared.config.seed,

@@ -23,6 +23,7 @@ from bebert_ray.data.copies import Copies
 from bebert_ray.data.metrics import evaluate, primary
 from bebert_ray.data.tasks import Task
 from bebert_ray.nn.bert import load_model, save_model
+from bebert_ray.nn.compiled import uses_compiler
 from bebert_ray.nn.costs import costs, total
 from bebert_ray.packed.model import finalised
 from bebert_ray.packed.quantizer import Remainder
@@ -239,7 +240,8 @@ def leave_model(
 
     Returns:
         The artifact: `config.json`, `model.safetensors`, `logits.safetensors` (one [n, K] array
-        a split); its facts hold `scores` (all metrics by split), `bits`, `seconds` and `versions`.
+        a split); its facts hold `scores` (all metrics by split), `bits`, `seconds`, `versions` and
+        `compiled`, whether quantizers were (see `nn.compiled`).
         And the logits.
     """
     splits = work.splits.named()
@@ -251,6 +253,7 @@ def leave_model(
         "bits": 8 * total(costs(model)).bytes,
         "seconds": work.checkpoints.seconds,
         "versions": versions(),
+        "compiled": uses_compiler(),
     } | dict(more or {})
 
     def write(directory: Path) -> Mapping[str, Any]:

@@ -140,9 +140,10 @@ def _member_step(checkpoint: Path) -> Callable[[], object]:
     from bebert_ray.nn.bert import load_model
     from bebert_ray.training.fit import FitSettings, make_optimizers, train_step
     from bebert_ray.training.losses import label_loss
+    from bebert_ray.training.precision import fast_precision
 
     model = load_model(checkpoint).train()
-    settings = FitSettings(epochs=1, learning_rate=1e-4)
+    settings = FitSettings(epochs=1, learning_rate=1e-4, precision=fast_precision())
     optimizers, loss, batch = make_optimizers(model, settings), label_loss(model), _batch()
     return lambda: train_step(model, loss, batch, optimizers, settings)
 

