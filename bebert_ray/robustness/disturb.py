@@ -55,15 +55,18 @@ def flipped_bits(model: nn.Module, rate: float, seed: int) -> Iterator[None]:
         seed: with the same seed, a greater rate flips what a smaller one does, and more.
     """
     pack_(model)
+    device = next(model.parameters()).device
     rng = np.random.default_rng(seed)
     tables = [m.bits for m in model.modules() if isinstance(m, PackedLinear | PackedEmbedding)]
     before = [table.signs.clone() for table in tables]
     for table in tables:
         drawn = rng.random((*table.signs.shape, 8), dtype=np.float32) < rate
         errors = torch.from_numpy(np.packbits(drawn, axis=-1)[..., 0])
-        table.signs ^= errors.to(table.signs.device)
+        table.signs ^= errors.to(device)
+    model.to(device)  # packed layers make what they compute with anew
     try:
         yield
     finally:
         for table, signs in zip(tables, before, strict=True):
             table.signs.copy_(signs)
+        model.to(device)

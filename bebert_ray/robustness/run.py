@@ -22,6 +22,7 @@ from bebert_ray.pipeline.config_file import kept_config
 from bebert_ray.pipeline.layout import Layout
 from bebert_ray.pipeline.prepare import Prepared, prepare
 from bebert_ray.pipeline.results import Results
+from bebert_ray.pipeline.steps import shipped_precision
 from bebert_ray.reporting.report import load_results
 from bebert_ray.reporting.robustness import Curve, Robustness, SuiteFigures
 from bebert_ray.robustness.files import read_examples
@@ -77,9 +78,10 @@ def measure_run(request: Request, progress: Callable[[str], None] = lambda _: No
         *request.suites,
         *(Suite(name, "file", "perturbed examples", (1.0,)) for name in files),
     ]
-    own = [*results.stages, *(member.name for member in results.members), *results.rivals]
-    layout = Layout(request.run)
-    subjects = [Subject(name, layout.artifact(name)) for name in own]
+    layout, shipped = Layout(request.run), shipped_precision(prepared.config)
+    packed = [*(member.name for member in results.members), *results.rivals]
+    subjects = [Subject(name, layout.artifact(name)) for name in results.stages]
+    subjects += [Subject(name, layout.artifact(name), shipped) for name in packed]
     subjects += [_other(text, task) for text in request.models]
     job = _job(request, prepared, files, any(suite.name == "replace" for suite in suites))
     items, done = list(all_items(subjects, suites)), {}
@@ -137,14 +139,15 @@ def _other(text: str, task: Task) -> Subject:
     if (card.labels is None) != task.is_regression:
         raise UserError(f"--model {text}: is no model of {task.name}: the kind of labels differs")
     if card.labels is None or task.labels is None:
-        return Subject(text, place, True)
+        return Subject(text, place, is_other=True)
     if len(card.labels) != len(task.labels):
         raise UserError(
             f"--model {text}: knows {len(card.labels)} classes, {task.name} has {len(task.labels)}"
         )
     named = set(card.labels) == set(task.labels)  # else they are taken to be in the task's order
     names = task.labels if named else card.labels
-    return Subject(text, place, True, tuple(card.labels.index(name) for name in names))
+    order = tuple(card.labels.index(name) for name in names)
+    return Subject(text, place, is_other=True, order=order)
 
 
 def _gather(

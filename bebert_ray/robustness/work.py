@@ -18,6 +18,8 @@ from bebert_ray.data.batches import eval_batches
 from bebert_ray.data.columns import tokenize
 from bebert_ray.data.corpus import Split
 from bebert_ray.nn.bert import load_model
+from bebert_ray.packed.model import finalised
+from bebert_ray.packed.quantizer import Remainder
 from bebert_ray.robustness.disturb import flipped_bits, has_bits, noisy_embeddings
 from bebert_ray.robustness.perturb import TEXT
 from bebert_ray.robustness.suites import Suite
@@ -38,12 +40,15 @@ class Subject:
     Attributes:
         name: for people.
         place: an artifact of the run, or the directory of any sequence classifier.
+        remainder: of a member, the precision of the file that it ships in; it is measured packed,
+            as it is scored in the run.
         is_other: whether it is of another kind than the run's models.
         order: of another one: where each of the task's classes is among its own.
     """
 
     name: str
     place: Location
+    remainder: Remainder | None = None
     is_other: bool = False
     order: tuple[int, ...] = ()
 
@@ -148,7 +153,10 @@ class _Own:
     """A model of the run."""
 
     def __init__(self, subject: Subject, job: Job, device: torch.device):
-        self.network: Any = load_model(fetch(subject.place).path).eval().to(device)
+        model = load_model(fetch(subject.place).path).eval()
+        if subject.remainder is not None:
+            model = finalised(model, subject.remainder)
+        self.network: Any = model.to(device)
         self._job = job
 
     def score(self, split: Split) -> NDArray[np.float64]:

@@ -1,12 +1,14 @@
 import json
 import shutil
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from bebert_ray.boosting.vote import outputs
 from bebert_ray.errors import UserError
 from bebert_ray.pipeline.resources import Node
 from bebert_ray.reporting.report import keep_robustness, load_results
@@ -14,7 +16,9 @@ from bebert_ray.reporting.robustness import MEAN_MEMBER, Robustness, load_robust
 from bebert_ray.robustness import run as module
 from bebert_ray.robustness.run import Request, measure_run
 from bebert_ray.robustness.suites import parse_suites
+from bebert_ray.robustness.work import CLEAN, Item, Subject, measure
 from bebert_ray.storage import Location
+from bebert_ray.training.work import load_logits
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +51,18 @@ def test_clean_figures_are_those_of_the_run(run, measured):
     wanted |= {member.name: results.headline(member.scores) for member in results.members}
     assert clean == pytest.approx(wanted | {"ensemble of 2": results.ensemble})
     assert measured.examples == 40
+
+
+def test_members_say_what_they_say_in_the_run(run):
+    place = Location.of(run)
+    prepared = module._prepared(place)
+    job = module._job(request_of(run), prepared, {}, replaces=False)
+    subject = Subject("member 000", place / "members" / "000")
+    said = measure(job, Item(subject, CLEAN), torch.device("cpu"))
+    packed = measure(job, Item(replace(subject, remainder="fp16"), CLEAN), torch.device("cpu"))
+    logits = load_logits(run / "members" / "000")["dev"]
+    assert np.array_equal(packed[1.0, 0], outputs(logits[None])[0])
+    assert not np.array_equal(said[1.0, 0], packed[1.0, 0])  # 16 bits are not 32
 
 
 def test_curves_areas_and_what_has_no_bits(measured):
