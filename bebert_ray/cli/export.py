@@ -6,37 +6,43 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from bebert_ray.cli.common import consoles, make_parser
+from bebert_ray.cli.common import consoles, local_path, make_parser
 from bebert_ray.errors import UserError
 
 DESCRIPTION = """\
-Write a packed model as ONNX, for onnxruntime and other engines. Its inputs are input_ids,
+Write a packed model as ONNX, for onnxruntime, OpenVINO and other engines. Its inputs are input_ids,
 attention_mask and token_type_ids, int64 [batch, tokens], both dimensions free; its output is
 logits, float [batch, labels]. Needs `pip install 'bebert_ray[onnx]'`.
 
-To pack the members of a run anew, give the run's own command with another export.remainder.
 exit code: 0 written, 2 something in the input is wrong"""
 
 EXAMPLES = """\
   bebert export runs/mrpc mrpc.onnx
-  bebert export runs/mrpc/model mrpc.onnx --weights nbits"""
+  bebert export runs/mrpc/model mrpc.onnx --engine openvino"""
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Load, write, and say what was written."""
     parser = make_parser(DESCRIPTION, EXAMPLES, prog)
     parser.add_argument("model", metavar="DIR", help="a packed model or a run: a path, or a URI")
-    parser.add_argument("file", metavar="FILE", type=Path, help="the file to write")
+    parser.add_argument("file", metavar="FILE", type=local_path, help="the file to write")
+    parser.add_argument(
+        "--engine",
+        choices=("onnxruntime", "openvino"),
+        default="onnxruntime",
+        help="which engine's integer products the graph is written for (default: onnxruntime); "
+        "all operators are plain ONNX, and each engine can run both",
+    )
     parser.add_argument(
         "--weights",
-        choices=("bits", "nbits"),
+        choices=("bits", "int8"),
         default="bits",
-        help="bits (default): one bit a weight in the file and plain ONNX operators, floats in "
-        "memory; nbits: two bits in both, by onnxruntime's MatMulNBits: slower, and smaller there",
+        help="bits (default): one bit a weight, which the engine unpacks when it opens the file; "
+        "int8: a byte a weight",
     )
     flags = parser.parse_args(arguments)
     out, _ = consoles(flags)
-    file = flags.file.expanduser()
+    file: Path = flags.file
     if (file.exists() or file.is_symlink()) and not file.is_file():
         raise UserError(f"{file} is there and is no regular file; name another file")
     if find_spec("onnx") is None:
@@ -49,5 +55,5 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 
     transformers_logging.disable_progress_bar()
     model = load_model(flags.model)
-    export_onnx(model, file, flags.weights)
+    export_onnx(model, file, flags.engine, flags.weights)
     out.print(f"{file}: {file.stat().st_size / 1e6:.2f} MB")

@@ -118,15 +118,17 @@ def describe(schema: Schema = RUN) -> str:
 
 
 def did_you_mean(schema: Schema, key: str) -> str:
-    """Suggests keys that are spelled alike, or that end alike (`members`)."""
-    leaf = key.rpartition(".")[2]
+    """Suggests keys that are spelled alike, or all that end alike (`members`, `learning_rate`)."""
+    section, _, leaf = key.rpartition(".")
     keys_by_leaf: dict[str, list[str]] = {}
     for known in schema.leaves:
         keys_by_leaf.setdefault(known.rpartition(".")[2], []).append(known)
-    same_leaf = keys_by_leaf.get(leaf, [])
     close = get_close_matches(key, schema.leaves, n=1, cutoff=0.8)
-    close_leaves = get_close_matches(leaf, keys_by_leaf, n=1)
-    matches = close or same_leaf or [k for near in close_leaves for k in keys_by_leaf[near]]
+    near = [k for name in get_close_matches(leaf, keys_by_leaf, n=1) for k in keys_by_leaf[name]]
+    here = [k for k in near if k.rpartition(".")[0] == section]
+    # Without a section, or in one that has no such key, it may be any of those.
+    any_of_them = near if not section or (section in schema.sections and not here) else []
+    matches = (here if section else []) or any_of_them or close or keys_by_leaf.get(leaf) or near
     return f"; did you mean {' or '.join(matches)}?" if matches else ""
 
 

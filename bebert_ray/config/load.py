@@ -13,6 +13,7 @@ import yaml
 from bebert_ray.config.check import COMMAND_LINE, RUN, Entry, build, refuse
 from bebert_ray.config.schema import Config
 from bebert_ray.errors import UserError
+from bebert_ray.paths import expand
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = next(
@@ -20,6 +21,18 @@ SHIPPED = next(
     _PACKAGE / "configs",
 )
 """The shipped configurations: in the package if it is installed from a wheel, else beside it."""
+
+FREE_TEXT = {
+    key
+    for key, leaf in RUN.leaves.items()
+    if "enum" not in leaf
+    and {option.get("type") for option in leaf.get("anyOf", [leaf])} <= {"string", "null"}
+}
+"""The keys whose value is any text: paths and names of columns."""
+_SIGNS = (
+    *(yaml.AnchorToken, yaml.AliasToken, yaml.DirectiveToken),
+    *(yaml.DocumentStartToken, yaml.DocumentEndToken),
+)
 
 
 class _Loader(yaml.SafeLoader):
@@ -54,8 +67,9 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     Args:
         path: a YAML file, the name of a shipped one such as `mrpc`, or None for the defaults and
             overrides alone.
-        overrides: `key.sub=value` texts, the value in YAML. They win over the file, and later ones
-            win over earlier ones.
+        overrides: `key.sub=value` texts, the value in YAML; where a key takes text, a value of
+            which YAML would leave a part out is taken as it is. They win over the file, and later
+            ones win over earlier ones.
 
     Raises:
         UserError: the file cannot be read or is not YAML, or some keys or values are not possible;
@@ -94,7 +108,7 @@ def read_entries(
     """
     entries = {}
     if path is not None:
-        entries = _parse_file(_read_file(find_config(path)), str(path), problems)
+        entries = _parse_file(_read_file(find_config(path)), expand(str(path)), problems)
     for override in overrides:
         entries |= _parse_override(override, problems)
     return entries
@@ -106,11 +120,11 @@ def find_config(given: str | Path) -> Path:
     Raises:
         UserError: there is neither such a file nor such a name.
 
-    Example:
+    Examples:
         >>> find_config("quickstart").name
         'quickstart.yaml'
     """
-    path = Path(given).expanduser()
+    path = Path(expand(str(given)))
     if path.exists():
         return path
     shipped = {file.stem: file for file in sorted(SHIPPED.glob("*.yaml"))}
@@ -172,15 +186,62 @@ def _parse_file(text: str, source: str, problems: list[str]) -> dict[str, Entry]
 
 def _parse_override(override: str, problems: list[str]) -> dict[str, Entry]:
     key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        problems.append(f"{override}: write an override as key.sub=value ({COMMAND_LINE})")
+    key = key.strip()
+    if not equals or not key:
+        problems.append(f"{_cut(override)}: write an override as key.sub=value ({COMMAND_LINE})")
+        return {}
+    if not _is_utf8(override):
+        problems.append(f"{_cut(key)}: the value is not UTF-8 text ({COMMAND_LINE})")
         return {}
     try:
-        return _parse(text, COMMAND_LINE, problems, key.strip())
+        tokens = list(yaml.scan(text))
+        if key in FREE_TEXT and not _is_one_value(tokens, text):
+            return {key: Entry(text, COMMAND_LINE)}
+        if not _is_whole(tokens, text):
+            raise ValueError("a part of it would be left out (#, &, * and ! have a meaning)")
+        return _parse(text, COMMAND_LINE, problems, key)
     except (yaml.YAMLError, ValueError) as error:
+        if key in FREE_TEXT:
+            return {key: Entry(text, COMMAND_LINE)}
         reason = f"the value is not valid YAML, put it in quotes: {_reason(error)}"
-        problems.append(f"{override}: {reason} ({COMMAND_LINE})")
+        problems.append(f"{_cut(override)}: {reason} ({COMMAND_LINE})")
         return {}
+
+
+def _is_whole(tokens: list[yaml.Token], text: str) -> bool:
+    """Whether YAML keeps every character of a text: no comment, anchor, alias, tag or document."""
+    ends = [token.end_mark.index for token in tokens]
+    starts = [token.start_mark.index for token in tokens[1:]]
+    gaps = [text[end:start] for end, start in zip(ends, starts, strict=False)]
+    return not any(gap.strip() for gap in gaps) and not any(
+        isinstance(token, _SIGNS) or (isinstance(token, yaml.TagToken) and token.value[0] != "!!")
+        for token in tokens
+    )
+
+
+def _is_one_value(tokens: list[yaml.Token], text: str) -> bool:
+    """Whether a text is, to YAML, one scalar on one line without more around it, or a list."""
+    match tokens[1:-1]:
+        case []:
+            return True
+        case [yaml.ScalarToken() as scalar]:
+            whole = (scalar.start_mark.index, scalar.end_mark.index) == (0, len(text))
+            return whole and (scalar.style in ("'", '"') or (scalar.plain and "\n" not in text))
+        case [yaml.FlowSequenceStartToken(), *_]:
+            return _is_whole(tokens, text)
+    return False
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def _parse(text: str, source: str, problems: list[str], root: str = "") -> dict[str, Entry]:

@@ -9,7 +9,6 @@ derived from an earlier field would not see it.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from itertools import pairwise
@@ -22,8 +21,17 @@ from pydantic_core import PydanticCustomError, PydanticUseDefault
 from bebert_ray.config.bits import Bits
 from bebert_ray.data.tasks import CUSTOM, TASKS, task_name
 from bebert_ray.errors import UserError
+from bebert_ray.paths import expand
 
 _CHECKS = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def _place(text: str) -> str:
+    """A path with `~` expanded; a URI or a name as it is."""
+    try:
+        return expand(text)
+    except UserError as error:
+        raise ValueError(str(error)) from None
 
 
 def _task(text: str) -> str:
@@ -60,11 +68,12 @@ def _bytes(value: Any) -> Any:
     return float(number) * _UNITS[(unit or "").lower()]
 
 
+MAX_TRUNKS = 16
 FULL_WIDTH = ("1-1-2", "1-1-1")  # bits of members whose weights are not split
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 Real = Annotated[float, Field(strict=True)]
-PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+PathText = Annotated[str, Field(min_length=1), AfterValidator(_place)]
 Precision = Literal["auto", "bf16", "fp32"]
 Compile = Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)]
 Derived = BeforeValidator(_null_is_default)
@@ -85,6 +94,64 @@ HiddenEpochs = Annotated[
 HiddenLearningRate = Annotated[
     Real, Field(gt=0, lt=1, description="peak learning rate of those passes")
 ]
+
+
+Joint = Annotated[
+    bool,
+    Field(
+        strict=True,
+        description="one phase, in which hidden states and predictions are learned together, in "
+        "`epochs` passes; hidden_epochs and hidden_learning_rate then mean nothing. false: two "
+        "phases, one after the other",
+    ),
+]
+
+
+@dataclass(frozen=True, config=_CHECKS)
+class AugmentConfig:
+    """Copies of training examples with some words replaced (TinyBERT, arXiv 1909.10351)."""
+
+    copies: Annotated[int, Field(strict=True, ge=0)] = Field(
+        default=0, description="made of each training example; 0: none (TinyBERT: 20)"
+    )
+    probability: Real = Field(
+        default=0.4, gt=0, le=1, description="that a word is replaced in a copy"
+    )
+    candidates: Count = Field(
+        default=15, description="the likeliest replacements of a word, of which one is drawn"
+    )
+    share: Real = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="probability that a copy takes the place of its example in an epoch",
+    )
+    per_member: bool = Field(
+        default=False, strict=True, description="whether each member trains on copies of its own"
+    )
+    model: PathText | None = Field(
+        default=None,
+        description="masked-language BERT (hub name or directory) that proposes replacements of "
+        "words that are one token to it; null: word vectors alone",
+    )
+    vectors: PathText | None = Field(
+        default=None,
+        description="word vectors (GloVe text file) whose nearest words replace the others; null: "
+        "without a model, the encoder's own word embeddings",
+    )
+    keep_numbers: bool = Field(
+        default=True, strict=True, description="whether words with a digit stay as they are"
+    )
+    keep_names: bool = Field(
+        default=True,
+        strict=True,
+        description="whether words capitalised within a sentence stay as they are",
+    )
+    keep_stop_words: bool = Field(
+        default=True,
+        strict=True,
+        description="whether stop words (scikit-learn's English ones, such as not) stay",
+    )
 
 
 @dataclass(frozen=True, config=_CHECKS)
@@ -127,13 +194,25 @@ class DataConfig:
         description="custom: file of the reported split; null: dev.* beside train.*, else a seeded "
         "tenth of the file",
     )
+    augment: AugmentConfig = Field(
+        default_factory=AugmentConfig,
+        description="copies of training examples with some words replaced",
+    )
 
 
 @dataclass(frozen=True, config=_CHECKS)
 class TeacherConfig:
     """Fine-tuning of the full-precision teacher."""
 
-    epochs: Epochs = 3
+    epochs: Annotated[
+        int,
+        Field(
+            strict=True,
+            ge=0,
+            description="passes over the training examples; 0: the checkpoint is a finished "
+            "classifier of these labels, and is the teacher as it is",
+        ),
+    ] = 3
     learning_rate: LearningRate = 1e-4
     batch_size: BatchSize = 32
 
@@ -149,8 +228,9 @@ class HalfConfig:
 
 @dataclass(frozen=True, config=_CHECKS)
 class TernaryConfig:
-    """Two-stage distillation into the ternary model: hidden states and attention, then logits."""
+    """Distillation into the ternary model: hidden states, attention and logits."""
 
+    joint: Joint = False
     hidden_epochs: HiddenEpochs = 3
     hidden_learning_rate: HiddenLearningRate = 3e-4
     epochs: Epochs = 3
@@ -160,7 +240,7 @@ class TernaryConfig:
 
 @dataclass(frozen=True, config=_CHECKS)
 class BinaryConfig:
-    """Two-stage distillation into a fully binary model, and which one: directions, then logits.
+    """Distillation into a fully binary model, and which one: hidden states, directions, logits.
 
     The last three choose how one-bit activations come about, and mean nothing to wider ones.
     """
@@ -170,6 +250,7 @@ class BinaryConfig:
         description="widths to pass through, each model taught by the one before it, such as "
         "[1-1-2]; BiT's multi-distillation, meant for all of BiT's options",
     )
+    joint: Joint = False
     hidden_epochs: HiddenEpochs = 6
     hidden_learning_rate: HiddenLearningRate = 5e-4
     epochs: Epochs = 3
@@ -195,8 +276,9 @@ class BinaryConfig:
 
 @dataclass(frozen=True, config=_CHECKS)
 class MemberConfig:
-    """Training of each binary member; the hidden passes belong to strategy C."""
+    """Training of each binary member; `joint` and the hidden passes belong to strategy C."""
 
+    joint: Joint = False
     hidden_epochs: HiddenEpochs = 1
     hidden_learning_rate: HiddenLearningRate = 3e-4
     epochs: Epochs = 3
@@ -205,8 +287,8 @@ class MemberConfig:
     margins: Literal["random", "split"] = Field(
         default="random",
         description="magnitudes of the split weights that a member starts from; random: drawn anew "
-        "for each member, who then has bits of its own that train; split: as splitting leaves "
-        "them, where hardly any bit flips. The function is the same",
+        "for each member, so that its bits train and differ from those of the others; split: "
+        "as splitting leaves them, and hardly any bit flips. The function is the same",
     )
     latent_rate: Real = Field(
         default=1.0,
@@ -264,9 +346,11 @@ class EnsembleConfig:
     """How the members differ, and in which order they train."""
 
     members: Count = Field(default=4, description="number of binary members")
-    method: Literal["boosting", "bagging"] = Field(
+    method: Literal["boosting", "bagging", "uniform"] = Field(
         default="boosting",
-        description="boosting: SAMME, AdaBoost.R2 for regression; bagging: bootstrap",
+        description="boosting: SAMME, AdaBoost.R2 for regression; bagging: a bootstrap sample for "
+        "each member; uniform: every member sees all examples, and differs by seed, margins and "
+        "copies",
     )
     strategy: Literal["A", "B", "C"] = Field(
         default="A",
@@ -274,11 +358,11 @@ class EnsembleConfig:
     )
     schedule: Annotated[Literal["sequential", "pipelined", "parallel"], Derived] = Field(
         default_factory=lambda given: (
-            "parallel" if given.get("method") == "bagging" else "sequential"
+            "sequential" if given.get("method") == "boosting" else "parallel"
         ),
         json_schema_extra={"default": None},
         description="boosting: sequential (the default: one member after another) or pipelined "
-        "(all at once, in rounds); bagging: parallel",
+        "(all at once, in rounds); bagging and uniform: parallel",
     )
     rounds: Annotated[int, Field(strict=True, ge=2)] | None = Field(
         default=None,
@@ -293,7 +377,7 @@ class EnsembleConfig:
         default=0.5,
         gt=0,
         le=1,
-        description="shrinkage of each member's say in boosting; 1: plain AdaBoost",
+        description="shrinkage of the alphas in boosting; 1: plain AdaBoost",
     )
     floor: Real = Field(
         default=0.1, ge=0, le=1, description="uniform weight mixed into what a member sees; 0: none"
@@ -306,6 +390,22 @@ class EnsembleConfig:
     )
     loss: Literal["linear", "square", "exponential"] = Field(
         default="linear", description="loss of AdaBoost.R2 (regression)"
+    )
+    trunks: Annotated[int, Field(strict=True, ge=1, le=MAX_TRUNKS)] = Field(
+        default=1,
+        description="shared checkpoints, each with a half and a ternary model of its own, made in "
+        "parallel from one teacher; the members are dealt out to them in turn",
+    )
+    baselines: tuple[Literal["longer", "wider"], ...] = Field(
+        default=(),
+        description="what N members are measured against at the same cost; longer: one member "
+        "trained N times as long; wider: one member of N times the width (the teacher's at most)",
+    )
+    distill: bool = Field(
+        default=False,
+        strict=True,
+        description="train one more member on the ensemble's predictions: one model back, at 1/N "
+        "of the cost, reported beside the ensemble",
     )
 
     @property
@@ -383,8 +483,8 @@ class ExportConfig:
 
     remainder: Literal["fp16", "fp32", "none"] = Field(
         default="fp16",
-        description="how all that is not binary is stored: fp16 is smaller, fp32 gives the trained "
-        "members' logits to the bit; none: no packed model is made",
+        description="how all that is not binary is stored; members are rounded so before they are "
+        "scored, and fp16 is smaller; none: no packed model is made (members as for fp16)",
     )
 
 
@@ -411,6 +511,10 @@ class Config:
     )
     model: PathText = Field(
         default="bundled", description="BERT checkpoint: a directory, a hub name, or bundled"
+    )
+    layers: Annotated[int, Field(strict=True, ge=1)] | None = Field(
+        default=None,
+        description="keep only the first so many layers of the checkpoint; null: all of them",
     )
     bits: Literal["1-1-8", "1-1-4", "1-1-2", "1-1-1"] = Field(
         default="1-1-8", description="bits of a member's weights, embeddings and activations"
@@ -502,7 +606,23 @@ def _conflicts(config: Config) -> Iterator[Conflict]:
         yield Conflict(
             "data.text_columns", ("data.label_column",), "names the same column more than once"
         )
+    augment, members = data.augment, config.ensemble.members
+    if augment.per_member and augment.copies < members:
+        yield Conflict(
+            "data.augment.per_member",
+            ("data.augment.copies", "ensemble.members"),
+            f"{augment.copies} copies of an example are too few for {members} members to have some "
+            "of their own; set data.augment.copies to at least ensemble.members",
+        )
+    if config.layers is not None and config.teacher.epochs == 0:
+        yield Conflict(
+            "layers",
+            ("teacher.epochs",),
+            "a finished teacher (teacher.epochs=0) needs all its layers; leave it out, or train "
+            "the teacher",
+        )
     yield from _schedule_conflicts(config)
+    yield from _ensemble_conflicts(config)
     yield from _width_conflicts(config)
     if resources.stage_workers > 1 and 0 < (resources.stage.gpu or 0) < 1:
         yield Conflict(
@@ -539,6 +659,33 @@ def _width_conflicts(config: Config) -> Iterator[Conflict]:
         )
 
 
+def _ensemble_conflicts(config: Config) -> Iterator[Conflict]:
+    ensemble = config.ensemble
+    if ensemble.trunks > ensemble.members:
+        yield Conflict(
+            "ensemble.trunks",
+            ("ensemble.members",),
+            f"{ensemble.trunks} shared checkpoints are more than the {ensemble.members} members "
+            "that start from them; give at most as many",
+        )
+    if "wider" in ensemble.baselines and config.width >= 1:
+        yield Conflict(
+            "ensemble.baselines",
+            ("width", "bits"),
+            "no model is wider than the teacher, whose width the members have (width=1); leave "
+            "wider out",
+        )
+    if len(set(ensemble.baselines)) < len(ensemble.baselines):
+        yield Conflict("ensemble.baselines", (), "names the same baseline more than once")
+    if config.member.joint and ensemble.strategy != "C":
+        yield Conflict(
+            "member.joint",
+            ("ensemble.strategy",),
+            f"strategy {ensemble.strategy} learns no hidden states; leave it out, or set "
+            "ensemble.strategy=C",
+        )
+
+
 def _schedule_conflicts(config: Config) -> Iterator[Conflict]:
     ensemble, epochs = config.ensemble, config.member.epochs
     schedule, among = ensemble.schedule, ("ensemble.method",)
@@ -547,13 +694,13 @@ def _schedule_conflicts(config: Config) -> Iterator[Conflict]:
             "ensemble.schedule",
             among,
             "boosting cannot be parallel, each member needs the errors of those before it; "
-            "set ensemble.schedule=pipelined or ensemble.method=bagging",
+            "set ensemble.schedule=pipelined, or ensemble.method=bagging or uniform",
         )
-    if ensemble.method == "bagging" and schedule == "pipelined":
+    if ensemble.method != "boosting" and schedule == "pipelined":
         yield Conflict(
             "ensemble.schedule",
             among,
-            "bagging members need nothing of each other; set ensemble.schedule=parallel",
+            f"{ensemble.method} members need nothing of each other; set ensemble.schedule=parallel",
         )
     if schedule != "pipelined":
         if ensemble.rounds is not None:

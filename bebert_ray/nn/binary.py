@@ -167,7 +167,7 @@ def sign(x: Tensor, scaled: bool = False) -> Tensor:
 
     Source: BiBERT (Qin et al., 2022), eq. 1 to 3.
 
-    Example:
+    Examples:
         >>> sign(torch.tensor([[0.5, -1.5, 0.0]]))
         tensor([[ 1., -1.,  1.]])
         >>> sign(torch.tensor([[0.5, -1.5]]), scaled=True)
@@ -186,7 +186,7 @@ def boolean(x: Tensor, positive: Tensor | None = None) -> Tensor:
     Source: Bi-Attention of BiBERT (Qin et al., 2022), eq. 8: it keeps the attention with positive
     scores, and needs no softmax.
 
-    Example:
+    Examples:
         >>> boolean(torch.tensor([0.5, -1.5, 0.0]))
         tensor([1., 0., 0.])
     """
@@ -204,7 +204,7 @@ def center_binarize(weight: Tensor) -> Tensor:
 
     Source: BiBERT (Qin et al., 2022), eq. 2 and section 3.1.
 
-    Example:
+    Examples:
         >>> center_binarize(torch.tensor([[1.0, 2.0, 6.0]]))
         tensor([[-3., -3.,  3.]])
     """
@@ -231,7 +231,7 @@ def elastic(x: Tensor, scale: Tensor, threshold: Tensor, signed: bool) -> Tensor
 
     Source: BiT (Liu et al., 2022), sections 3.1 (two sets) and 3.2 (elastic binarization).
 
-    Example:
+    Examples:
         >>> a, b = torch.tensor(2.0), torch.tensor(0.0)
         >>> elastic(torch.tensor([0.5, -1.5, 3.0]), a, b, signed=True)
         tensor([ 2., -2.,  2.])

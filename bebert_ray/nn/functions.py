@@ -25,7 +25,7 @@ MARGIN = 1e-4  # makes the bounds of the LSQ range belong to it
 def mean_magnitude(weight: Tensor, per_row: bool) -> Tensor:
     """The magnitude of XNOR-Net and BWN: ``mean|w|`` of the tensor, [], or of each row, [..., 1].
 
-    Example:
+    Examples:
         >>> mean_magnitude(torch.tensor([[1.0, -3.0]]), per_row=False)
         tensor(2.)
     """
@@ -205,7 +205,7 @@ def where_strictly_inside(
 ) -> Tensor:
     """The gradient of a clipped STE: `grad` where low < x < high, 0 elsewhere.
 
-    Example:
+    Examples:
         >>> where_strictly_inside(torch.ones(3), torch.tensor([-2.0, 0.0, 1.0]), -1.0, 1.0)
         tensor([0., 1., 0.])
     """
@@ -269,7 +269,7 @@ def binarize(weight: Tensor, per_row: bool = False) -> Tensor:
     Source: Rastegari et al., XNOR-Net, 2016, eq. 6; scale per tensor as in BinaryBERT (Bai et al.,
     2021).
 
-    Example:
+    Examples:
         >>> binarize(torch.tensor([[1.0, -3.0], [2.0, 2.0]]))
         tensor([[ 2., -2.],
                 [ 2.,  2.]])
@@ -300,7 +300,7 @@ def ternarize(weight: Tensor, per_row: bool = False) -> Tensor:
 
     Source: Li et al., Ternary Weight Networks, 2016, eq. 5 and 6.
 
-    Example:
+    Examples:
         >>> ternarize(torch.tensor([[1.0, -3.0], [0.2, 2.0]]))
         tensor([[ 0.0000, -2.5000],
                 [ 0.0000,  2.5000]])
@@ -330,7 +330,7 @@ def uniform(x: Tensor, clip: Tensor, bits: int, symmetric: bool, per_row: bool =
 
     Source: Zafrir et al., Q8BERT, 2019; clip gradient of PACT (Choi et al., 2018, eq. 2).
 
-    Example:
+    Examples:
         >>> clip = torch.tensor([-2.5, 2.5])
         >>> uniform(torch.tensor([[0.9, -1.6, 9.0]]), clip, bits=3, symmetric=True)
         tensor([[ 0.8333, -1.6667,  2.5000]])
@@ -341,7 +341,7 @@ def uniform(x: Tensor, clip: Tensor, bits: int, symmetric: bool, per_row: bool =
 def lsq_range(bits: int, symmetric: bool) -> tuple[int, int]:
     """LSQ's lowest and highest integer level.
 
-    Example:
+    Examples:
         >>> lsq_range(4, symmetric=True), lsq_range(4, symmetric=False)
         ((-8, 7), (0, 15))
     """
@@ -372,7 +372,7 @@ def lsq(
 
     Source: Esser et al., Learned Step Size Quantization, 2020, eq. 1 to 3.
 
-    Example:
+    Examples:
         >>> lsq(torch.tensor([0.7, -0.2, 9.0]), torch.tensor(0.5), bits=2, symmetric=True)
         tensor([0.5000, -0.0000, 0.5000])
     """

@@ -13,17 +13,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import BertForSequenceClassification, PreTrainedModel
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
 from bebert_ray.boosting.torch_vote import combine_logits
-from bebert_ray.nn.bert import outline
+from bebert_ray.nn.bert import copy_of, fill_, outline
 from bebert_ray.nn.costs import TOKENS
 from bebert_ray.packed.config import BebertConfig, check_settings
-from bebert_ray.packed.layers import pack_
+from bebert_ray.packed.layers import pack_, prepare_
 from bebert_ray.packed.manifest import check, write_manifest
-from bebert_ray.packed.quantizer import FLOAT_BITS, PackedConfig, PackedQuantizer, Remainder
+from bebert_ray.packed.quantizer import (
+    FLOAT_BITS,
+    PackedConfig,
+    PackedQuantizer,
+    Remainder,
+    round_,
+)
 from bebert_ray.packed.summary import Summary, summarize
 
 
@@ -161,9 +167,20 @@ class BebertForSequenceClassification(PreTrainedModel):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | PathLike[Any] | None, *args: Any, **kwargs: Any
+        cls,
+        pretrained_model_name_or_path: str | PathLike[Any] | None,
+        *args: Any,
+        low_memory: bool = False,
+        **kwargs: Any,
     ) -> Any:
         """As of every Hugging Face model, and every file is checked against the manifest first.
+
+        Args:
+            pretrained_model_name_or_path: see `PreTrainedModel.from_pretrained`.
+            args: likewise.
+            low_memory: whether weights stay bits in memory, which every call unpacks: slower, with
+                the same logits. By default they are unpacked once, to a byte a weight or more.
+            kwargs: likewise.
 
         Raises:
             UserError: as by `check`; or a tensor or a setting is missing, unexpected or does not
@@ -171,7 +188,9 @@ class BebertForSequenceClassification(PreTrainedModel):
         """
         if pretrained_model_name_or_path is not None:
             check(pretrained_model_name_or_path, **kwargs)
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        prepare_(loaded[0] if isinstance(loaded, tuple) else loaded, low_memory)
+        return loaded
 
     def save_pretrained(
         self, save_directory: str | PathLike[Any], *args: Any, **kwargs: Any
@@ -204,6 +223,43 @@ class BebertForSequenceClassification(PreTrainedModel):
             self.push_to_hub(hub.pop("repo_id", directory.name), **hub)
 
 
+def finalised(
+    member: BertForSequenceClassification, remainder: Remainder
+) -> BertForSequenceClassification:
+    """A trained member as it ships: a copy, packed, its floats rounded as the file rounds them.
+
+    Its logits are those of the member in the loaded file, to the last bit, on the same machine, for
+    the same batches and by the same number of threads.
+
+    Args:
+        member: a binary BERT on any device.
+        remainder: how all that is not binary is stored, see `PackedConfig`.
+
+    Returns:
+        A model on the CPU, in eval mode, which has the state dict of a member of a packed model.
+
+    Raises:
+        UserError: a value does not fit in 16 bits.
+    """
+    return _finalise_(copy_of(member), remainder)
+
+
+def rebuilt(config: BertConfig, weights: dict[str, Tensor]) -> BertForSequenceClassification:
+    """A `finalised` member from its configuration and its state dict, without a copy."""
+    member = outline(config)
+    pack_(member)
+    fill_(member, weights)
+    return member.requires_grad_(False).eval()
+
+
+def _finalise_(
+    member: BertForSequenceClassification, remainder: Remainder
+) -> BertForSequenceClassification:
+    pack_(member)
+    round_(member, remainder)
+    return member.requires_grad_(False).eval()
+
+
 def packed_model(
     members: Sequence[BertForSequenceClassification],
     alphas: Sequence[float],
@@ -218,13 +274,13 @@ def packed_model(
         alphas: the weight of each in the vote.
         labels: names of the classes; None for regression.
         text_columns: one column of text, or the two of a pair.
-        remainder: how all that is not binary is saved; in memory it is float32.
+        remainder: how all that is not binary is saved. In memory it is float32, rounded so.
 
     Returns:
         The model, in eval mode.
 
     Raises:
-        UserError: an argument does not fit, or a weight is not finite.
+        UserError: an argument does not fit, or a weight is not finite or too large for 16 bits.
     """
     shape = members[0].config.to_dict()
     for name in ("id2label", "label2id", "_name_or_path", "quantization_config"):
@@ -240,12 +296,11 @@ def packed_model(
     )
     config.quantization_config = PackedConfig(remainder)
     model = BebertForSequenceClassification(config)
-    for member in members:
-        pack_(member)
-    model.members = nn.ModuleList(members)
+    model.members = nn.ModuleList(_finalise_(member, remainder) for member in members)
     quantizer: Any = PackedQuantizer(config.quantization_config)
     model.hf_quantizer = quantizer
     quantizer.postprocess_model(model)
+    prepare_(model)
     return model.eval()
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.quantizers import HfQuantizer
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
@@ -35,7 +35,7 @@ class PackedConfig(QuantizationConfigMixin):
     Raises:
         UserError: there is no such remainder or method.
 
-    Example:
+    Examples:
         >>> PackedConfig("fp32").remainder
         'fp32'
     """
@@ -102,6 +102,22 @@ class PackedQuantizer(HfQuantizer):
         for name in model.config.shared:
             del state[name]
         return state, {}
+
+
+@torch.no_grad()
+def round_(member: nn.Module, remainder: Remainder) -> None:
+    """Round all that is not binary to what a file holds of it, in place.
+
+    Args:
+        member: whose layers are packed.
+        remainder: `fp16` rounds to 16 bits; scales stay as they are. `fp32` changes nothing.
+
+    Raises:
+        UserError: a value is too large for 16 bits.
+    """
+    if remainder == "fp16":
+        for name, tensor in (*member.named_parameters(), *member.named_buffers()):
+            tensor.copy_(_narrow(name, tensor))
 
 
 def check_tensors(model: Any, files: Sequence[str]) -> None:

@@ -84,7 +84,7 @@ def summarize(
         tokens: length of a sentence.
         directory: of the packed model, if there is one.
 
-    Example:
+    Examples:
         >>> config = BertConfig()
         >>> Shape(0.5, "split", 8).write_to(config)
         >>> summary = summarize(config, members=2, float_bits=16)

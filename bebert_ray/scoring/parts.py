@@ -197,7 +197,7 @@ def _below(directory: Location) -> Iterator[Source]:
 def partition_of(folder: PurePosixPath) -> Partition:
     """The columns that the names of directories give, as Hive and Spark write them.
 
-    Example:
+    Examples:
         >>> partition_of(PurePosixPath("year=2020/city=S%C3%A3o%20Paulo"))
         {'year': '2020', 'city': 'São Paulo'}
     """

@@ -14,7 +14,7 @@ from bebert_ray.cluster.resources import connected
 from bebert_ray.config import ResourcesConfig
 from bebert_ray.errors import RunError, UserError
 from bebert_ray.reporting.progress import LINE_EVERY
-from bebert_ray.scoring.classifier import Card, read_card
+from bebert_ray.scoring.classifier import Card, check_tokens, read_card
 from bebert_ray.scoring.parts import (
     BAD_ROWS,
     Part,
@@ -108,6 +108,7 @@ def predict(request: Request, progress: Console) -> Outcome:
             "--text-columns: name the column with the texts, or the two of a pair (the model names "
             f"{', '.join(card.text_columns) or 'none'})"
         )
+    check_tokens(model, pairs=len(text_columns) == 2)
     sources, empty = without_empty(find_sources(request.input, output))
     if not sources:
         raise UserError(f"--input {empty[0].location}: is empty")

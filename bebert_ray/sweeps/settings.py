@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from bebert_ray.config import Config, ExportConfig, to_dict
+from bebert_ray.config import Config, to_dict
 from bebert_ray.config.check import RUN, Entry, Schema, build, refuse
 from bebert_ray.config.load import flatten, read_entries
 from bebert_ray.config.schema import Count, TrainingConfig
@@ -83,7 +83,7 @@ class Sweep:
     @property
     def directory(self) -> Location:
         """Where all of it is kept."""
-        return Location.of(Path(self.config.output))
+        return Location.of(Path(self.config.output)).rooted()
 
     @property
     def size(self) -> int:
@@ -127,10 +127,9 @@ class Sweep:
 
     def prepared(self, shared: Prepared, number: int, point: Point) -> Prepared:
         """The run of a trial, whose input has been checked: it is that of the shared stages."""
-        directory = trial_directory(self.directory, number)
-        not_packed = ExportConfig(remainder="none")  # but for the best, in the end
-        config = replace(self.trial(number, point), export=not_packed)
-        return replace(shared, config=config, directory=directory)
+        directory = trial_directory(self.directory, number).rooted()
+        # The best members alone are packed, in the end.
+        return replace(shared, config=self.trial(number, point), directory=directory, packs=False)
 
     def to_dict(self) -> dict[str, Any]:
         """All settings, in JSON's types."""

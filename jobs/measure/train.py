@@ -2,8 +2,8 @@
 
 Both are measured with and without a compiler, beside the model that they replace.
 
-Each contestant has a process of its own, and they take turns step by step, so that whatever else
-the machine does slows all of them alike.
+Each model has a process of its own. The processes take turns step by step, so that other load on
+the machine slows all of them alike.
 """
 
 from __future__ import annotations
