@@ -43,7 +43,7 @@ def train(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, An
     """A training step."""
     parser.add_argument("--steps", type=int, default=20, help="measured steps (default: 20)")
     parser.add_argument("--warmup", type=int, default=3, help="steps before these (default: 3)")
-    parser.add_argument("--bits", choices=["1-1-8", "1-1-4"], default="1-1-4")
+    parser.add_argument("--bits", choices=["1-1-8", "1-1-4", "1-1-1"], default="1-1-4")
     flags = parser.parse_args(arguments)
 
     from measure.train import train
