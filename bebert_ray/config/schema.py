@@ -22,6 +22,7 @@ from pydantic_core import PydanticCustomError, PydanticUseDefault
 from bebert_ray.config.bits import Bits
 from bebert_ray.data.tasks import CUSTOM, TASKS, task_name
 from bebert_ray.errors import UserError
+from bebert_ray.uris import check_no_secret
 
 _CHECKS = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -31,6 +32,16 @@ def _task(text: str) -> str:
         return task_name(text)
     except UserError as error:
         raise ValueError(str(error)) from None
+
+
+def _address(text: str) -> str:
+    try:
+        check_no_secret(text)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    if any(ord(letter) < 32 for letter in text):
+        raise ValueError("must be a path or a URI, without control characters")
+    return os.path.expanduser(text)
 
 
 def _null_is_default(value: Any) -> Any:
@@ -52,27 +63,33 @@ def _bytes(value: Any) -> Any:
     if match is None:
         raise ValueError("must be bytes, a number above 0 or such as 4GB or 512MiB; or null")
     number, unit = match.groups()
+    if len(number) > 30:
+        raise ValueError("is more than any machine has")
     return float(number) * _UNITS[(unit or "").lower()]
 
 
 FULL_WIDTH = ("1-1-2", "1-1-1")  # bits of members whose weights are not split
 
-Count = Annotated[int, Field(strict=True, ge=1)]
-Real = Annotated[float, Field(strict=True)]
-PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+# Bounds are far above what is of use: they keep a slip of the finger from filling the memory.
+Count = Annotated[int, Field(strict=True, ge=1, le=10_000)]
+Size = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+Real = Annotated[float, Field(strict=True, ge=-1e9, le=1e9)]
+PathText = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_address)]
+Name = Annotated[str, Field(max_length=1000)]
 Precision = Literal["auto", "bf16", "fp32"]
 Derived = BeforeValidator(_null_is_default)
 Gpu = Annotated[float, Field(strict=True, ge=0, le=1)]
-Bytes = Annotated[float, Field(strict=True, gt=0), BeforeValidator(_bytes)]
+Bytes = Annotated[float, Field(strict=True, gt=0, le=1e18), BeforeValidator(_bytes)]
 
 Epochs = Annotated[Count, Field(description="passes over the training examples")]
 LearningRate = Annotated[Real, Field(gt=0, lt=1, description="peak learning rate of AdamW")]
-BatchSize = Annotated[Count, Field(description="examples in a training step")]
+BatchSize = Annotated[Size, Field(description="examples in a training step")]
 HiddenEpochs = Annotated[
     int,
     Field(
         strict=True,
         ge=0,
+        le=10_000,
         description="passes that match hidden states, and attention scores or directions",
     ),
 ]
@@ -90,7 +107,7 @@ class DataConfig:
         description="GLUE directory (official TSV layout), a data file, or a directory with "
         "train.* and dev.*; null: the hub",
     )
-    max_train: Annotated[int, Field(strict=True, ge=2)] | None = Field(
+    max_train: Annotated[int, Field(strict=True, ge=2, le=10**12)] | None = Field(
         default=None,
         description="keep only this many training examples (seeded, classes in proportion)",
     )
@@ -104,13 +121,13 @@ class DataConfig:
     holdout: Real = Field(
         default=0.1, gt=0, lt=1, description="part of train that every choice is made on"
     )
-    text_columns: tuple[str, ...] | None = Field(
+    text_columns: tuple[Name, ...] | None = Field(
         default=None,
         min_length=1,
         max_length=2,
         description="custom: the text column, or a pair of them",
     )
-    label_column: str | None = Field(
+    label_column: Name | None = Field(
         default=None, description="custom: the column with the label or score"
     )
     kind: Literal["classification", "regression"] = Field(
@@ -241,8 +258,8 @@ class TrainingConfig:
     dropout: Real = Field(
         default=0.1, ge=0, lt=1, description="dropout of the teacher and the half model"
     )
-    eval_batch_size: Count = Field(default=128, description="examples in an evaluation step")
-    checkpoint_every: Count = Field(
+    eval_batch_size: Size = Field(default=128, description="examples in an evaluation step")
+    checkpoint_every: Annotated[int, Field(strict=True, ge=1, le=10**12)] = Field(
         default=500,
         description="steps between checkpoints; each epoch ends with one besides",
     )
@@ -269,7 +286,7 @@ class EnsembleConfig:
         description="boosting: sequential (the default: one member after another) or pipelined "
         "(all at once, in rounds); bagging: parallel",
     )
-    rounds: Annotated[int, Field(strict=True, ge=2)] | None = Field(
+    rounds: Annotated[int, Field(strict=True, ge=2, le=10_000)] | None = Field(
         default=None,
         description="pipelined: rounds that a member's epochs are divided into, the later ones the "
         "longer if they are uneven; null: one an epoch",
@@ -291,7 +308,7 @@ class EnsembleConfig:
         default="holdout", description="the predictions that boosting takes a member's errors from"
     )
     folds: int = Field(
-        default=3, strict=True, ge=2, description="number of folds for errors: out_of_fold"
+        default=3, strict=True, ge=2, le=1000, description="number of folds for errors: out_of_fold"
     )
     loss: Literal["linear", "square", "exponential"] = Field(
         default="linear", description="loss of AdaBoost.R2 (regression)"
@@ -351,7 +368,7 @@ class ResourcesConfig:
         description="data-parallel processes of each earlier stage; sums round otherwise with "
         "another number",
     )
-    max_restarts: Annotated[int, Field(strict=True, ge=0)] = Field(
+    max_restarts: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = Field(
         default=3, description="how often the work of a process that died is taken up again"
     )
     patience: Real = Field(
