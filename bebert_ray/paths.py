@@ -48,7 +48,7 @@ def check_no_secret(text: str) -> None:
         raise UserError(
             f"{hidden(text)[:150]}: an address is shown and recorded: leave the {where} out, and "
             "give credentials in the environment, as AWS_SECRET_ACCESS_KEY, HF_TOKEN or what the "
-            "store has for them"
+            "store has for them. In the name of a file write %23 for # and %3F for ?"
         )
 
 

@@ -166,7 +166,9 @@ def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple
 
 def _read_file(path: str | Path) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        with Path(path).open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        return content.decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"cannot read the config file {path}: {error.strerror}") from error
     except ValueError as error:
@@ -246,13 +248,20 @@ def _cut(text: str) -> str:
 
 def _parse(text: str, source: str, problems: list[str], root: str = "") -> dict[str, Entry]:
     """The values of a YAML text by dotted key; keys that are there twice join `problems`."""
+    _check_size(text)
     loader = _Loader(text)
     entries: dict[str, Entry] = {}
     seen: set[str] = set()
 
     def walk(node: yaml.Node | None, key: str, where: str) -> None:
         if not isinstance(node, yaml.MappingNode):
-            value = None if node is None else loader.construct_object(node, deep=True)
+            try:
+                value = None if node is None else loader.construct_object(node, deep=True)
+            except yaml.YAMLError:
+                raise
+            except Exception as error:  # `!!bool maybe`, say: of several types
+                line = node.start_mark.line + 1 if node is not None else 1
+                raise ValueError(f"line {line}: a value is not what it is said to be") from error
             entries[key] = Entry(value, where)
             return
         for name, child in node.value:
@@ -271,11 +280,38 @@ def _parse(text: str, source: str, problems: list[str], root: str = "") -> dict[
     return entries
 
 
+MOST_BYTES, MOST_EVENTS, MOST_DEPTH = 1_000_000, 50_000, 20
+"""Of a YAML text: its length, its scalars and brackets, and how deep they are nested."""
+
+
+def _check_size(text: str) -> None:
+    """Refuse a text that would take long to read, before it is.
+
+    Raises:
+        ValueError: it is too long or too deep, or has aliases, which a few lines suffice to make
+            millions of values of.
+        yaml.YAMLError: it is not YAML.
+    """
+    if len(text) > MOST_BYTES:
+        raise ValueError(f"it is longer than {MOST_BYTES:,} characters")
+    depth = 0
+    # Not libyaml's parser, whose scanner may differ.
+    for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("it has an alias (*); write the value out")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MOST_DEPTH:
+            raise ValueError(f"it is nested more than {MOST_DEPTH} deep")
+        if count > MOST_EVENTS:
+            raise ValueError(f"it holds more than {MOST_EVENTS:,} values")
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
-        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
-    return " ".join(str(error).split())
+        return f"line {mark.line + 1}, column {mark.column + 1}: {str(error.problem)[:150]}"
+    return " ".join(str(error).split())[:200]
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

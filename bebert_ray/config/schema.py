@@ -21,14 +21,15 @@ from pydantic_core import PydanticCustomError, PydanticUseDefault
 from bebert_ray.config.bits import Bits
 from bebert_ray.data.tasks import CUSTOM, TASKS, task_name
 from bebert_ray.errors import UserError
-from bebert_ray.paths import expand
+from bebert_ray.paths import check_no_secret, expand
 
 _CHECKS = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 def _place(text: str) -> str:
-    """A path with `~` expanded; a URI or a name as it is."""
+    """A path with `~` expanded, or a URI without secrets."""
     try:
+        check_no_secret(text)
         return expand(text)
     except UserError as error:
         raise ValueError(str(error)) from None
@@ -65,29 +66,35 @@ def _bytes(value: Any) -> Any:
     if match is None:
         raise ValueError("must be bytes, a number above 0 or such as 4GB or 512MiB; or null")
     number, unit = match.groups()
+    if len(number) > 30:
+        raise ValueError("is more than any machine has")
     return float(number) * _UNITS[(unit or "").lower()]
 
 
 MAX_TRUNKS = 16
 FULL_WIDTH = ("1-1-2", "1-1-1")  # bits of members whose weights are not split
 
-Count = Annotated[int, Field(strict=True, ge=1)]
+# Bounds are far above what is of use: they keep a slip of the finger from filling the memory.
+Count = Annotated[int, Field(strict=True, ge=1, le=10_000)]
+Size = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 Real = Annotated[float, Field(strict=True)]
-PathText = Annotated[str, Field(min_length=1), AfterValidator(_place)]
+PathText = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_place)]
+Name = Annotated[str, Field(max_length=1000)]
 Precision = Literal["auto", "bf16", "fp32"]
 Compile = Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)]
 Derived = BeforeValidator(_null_is_default)
 Gpu = Annotated[float, Field(strict=True, ge=0, le=1)]
-Bytes = Annotated[float, Field(strict=True, gt=0), BeforeValidator(_bytes)]
+Bytes = Annotated[float, Field(strict=True, gt=0, le=1e18), BeforeValidator(_bytes)]
 
 Epochs = Annotated[Count, Field(description="passes over the training examples")]
 LearningRate = Annotated[Real, Field(gt=0, lt=1, description="peak learning rate of AdamW")]
-BatchSize = Annotated[Count, Field(description="examples in a training step")]
+BatchSize = Annotated[Size, Field(description="examples in a training step")]
 HiddenEpochs = Annotated[
     int,
     Field(
         strict=True,
         ge=0,
+        le=10_000,
         description="passes that match hidden states, and attention scores or directions",
     ),
 ]
@@ -111,7 +118,7 @@ Joint = Annotated[
 class AugmentConfig:
     """Copies of training examples with some words replaced (TinyBERT, arXiv 1909.10351)."""
 
-    copies: Annotated[int, Field(strict=True, ge=0)] = Field(
+    copies: Annotated[int, Field(strict=True, ge=0, le=1000)] = Field(
         default=0, description="made of each training example; 0: none (TinyBERT: 20)"
     )
     probability: Real = Field(
@@ -163,7 +170,7 @@ class DataConfig:
         description="GLUE directory (official TSV layout), a data file, or a directory with "
         "train.* and dev.*; null: the hub",
     )
-    max_train: Annotated[int, Field(strict=True, ge=2)] | None = Field(
+    max_train: Annotated[int, Field(strict=True, ge=2, le=10**12)] | None = Field(
         default=None,
         description="keep only this many training examples (seeded, classes in proportion)",
     )
@@ -177,13 +184,13 @@ class DataConfig:
     holdout: Real = Field(
         default=0.1, gt=0, lt=1, description="part of train that every choice is made on"
     )
-    text_columns: tuple[str, ...] | None = Field(
+    text_columns: tuple[Name, ...] | None = Field(
         default=None,
         min_length=1,
         max_length=2,
         description="custom: the text column, or a pair of them",
     )
-    label_column: str | None = Field(
+    label_column: Name | None = Field(
         default=None, description="custom: the column with the label or score"
     )
     kind: Literal["classification", "regression"] = Field(
@@ -334,8 +341,8 @@ class TrainingConfig:
     dropout: Real = Field(
         default=0.1, ge=0, lt=1, description="dropout of the teacher and the half model"
     )
-    eval_batch_size: Count = Field(default=128, description="examples in an evaluation step")
-    checkpoint_every: Count = Field(
+    eval_batch_size: Size = Field(default=128, description="examples in an evaluation step")
+    checkpoint_every: Annotated[int, Field(strict=True, ge=1, le=10**12)] = Field(
         default=500,
         description="steps between checkpoints; each epoch ends with one besides",
     )
@@ -364,7 +371,7 @@ class EnsembleConfig:
         description="boosting: sequential (the default: one member after another) or pipelined "
         "(all at once, in rounds); bagging and uniform: parallel",
     )
-    rounds: Annotated[int, Field(strict=True, ge=2)] | None = Field(
+    rounds: Annotated[int, Field(strict=True, ge=2, le=10_000)] | None = Field(
         default=None,
         description="pipelined: rounds that a member's epochs are divided into, the later ones the "
         "longer if they are uneven; null: one an epoch",
@@ -386,7 +393,7 @@ class EnsembleConfig:
         default="holdout", description="the predictions that boosting takes a member's errors from"
     )
     folds: int = Field(
-        default=3, strict=True, ge=2, description="number of folds for errors: out_of_fold"
+        default=3, strict=True, ge=2, le=1000, description="number of folds for errors: out_of_fold"
     )
     loss: Literal["linear", "square", "exponential"] = Field(
         default="linear", description="loss of AdaBoost.R2 (regression)"
@@ -462,7 +469,7 @@ class ResourcesConfig:
         description="data-parallel processes of each earlier stage; sums round otherwise with "
         "another number",
     )
-    max_restarts: Annotated[int, Field(strict=True, ge=0)] = Field(
+    max_restarts: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = Field(
         default=3, description="how often the work of a process that died is taken up again"
     )
     patience: Real = Field(
@@ -512,7 +519,7 @@ class Config:
     model: PathText = Field(
         default="bundled", description="BERT checkpoint: a directory, a hub name, or bundled"
     )
-    layers: Annotated[int, Field(strict=True, ge=1)] | None = Field(
+    layers: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = Field(
         default=None,
         description="keep only the first so many layers of the checkpoint; null: all of them",
     )

@@ -100,6 +100,7 @@ def open_directory(sweep: Sweep) -> None:
     """Enter the directory, whose lock is held, and empty it if the sweep starts afresh."""
     directory = sweep.directory
     check_directory(sweep)
+    directory.local.mkdir(parents=True, exist_ok=True)
     sweep_drafts(directory)
     if sweep.config.fresh:
         _clear(directory)

@@ -74,7 +74,7 @@ def test_without_a_home_directory_paths_do_and_the_cache_is_asked_for(monkeypatc
         ("s3://bucket/exp#3", "write %23 for #"),
         ("s3://bucket/exp #3", "write %23 for #"),
         ("file:///runs/exp#3", "write %23 for #"),
-        ("file:///runs/exp?3", "write %3F for"),
+        ("file:///runs/exp?3", "%3F for"),
         ("s3://bucket/exp\n3", "control characters"),
         ("/runs/exp\udcff", "is not UTF-8 text"),
         ("~nobody-here/run", "home directory of '~nobody-here/run' is not known"),
