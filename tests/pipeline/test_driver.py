@@ -365,7 +365,12 @@ def pipelined(runner, _pipelined_once):
 def everything(results):
     """All that a run comes to, but how long it took and where it is."""
     figures = results.everything()
-    ignored = {"run": None, "seconds": None, "config": {**figures["config"], "output": None}}
+    ignored = {
+        "run": None,
+        "seconds": None,
+        "checksum": None,
+        "config": {**figures["config"], "output": None},
+    }
     return figures | ignored | {"models": [{**model, "seconds": 0} for model in figures["models"]]}
 
 
