@@ -324,7 +324,7 @@ class TrainingConfig:
     compile: Compile = Field(
         default="auto",
         description="whether torch.compile makes one pass over memory of each quantizer; auto: on "
-        "where a C++ compiler is found, and as it was in a run that goes on",
+        "where products are in bf16 and there is a C++ compiler; a run that goes on keeps its own",
     )
     warmup: Real = Field(
         default=0.1, ge=0, le=1, description="part of the steps that the rate climbs"
