@@ -346,6 +346,26 @@ class TrainingConfig:
         default=500,
         description="steps between checkpoints; each epoch ends with one besides",
     )
+    accumulate: Count = Field(
+        default=1,
+        description="pieces that a batch is computed in, one after another; saves memory",
+    )
+    max_steps: Count | None = Field(
+        default=None, description="most steps of each training; null: as many as its epochs have"
+    )
+    eval_every: Count | None = Field(
+        default=None,
+        description="steps between held-out scores within an epoch; null: at its end alone",
+    )
+    patience: Count | None = Field(
+        default=None,
+        description="held-out scores without a better one that end a training; null: none do",
+    )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        strict=True,
+        description="compute activations twice in place of keeping them; saves memory",
+    )
 
 
 @dataclass(frozen=True, config=_CHECKS)
@@ -627,6 +647,13 @@ def _conflicts(config: Config) -> Iterator[Conflict]:
             ("teacher.epochs",),
             "a finished teacher (teacher.epochs=0) needs all its layers; leave it out, or train "
             "the teacher",
+        )
+    if config.training.patience is not None and config.ensemble.schedule == "pipelined":
+        yield Conflict(
+            "training.patience",
+            ("ensemble.schedule",),
+            "members in rounds train for as many epochs as each other; leave it out, or set "
+            "ensemble.schedule=sequential",
         )
     yield from _schedule_conflicts(config)
     yield from _ensemble_conflicts(config)

@@ -59,6 +59,7 @@ AUGMENTATION_METHOD = 1  # raised whenever the same settings give other copies
 FREE_KEYS = (
     *("ensemble.", "member.", "export.", "resources.", "output", "fresh"),
     *("training.eval_batch_size", "training.checkpoint_every", "training.compile"),
+    "training.gradient_checkpointing",
 )
 
 
