@@ -42,6 +42,7 @@ class Request:
         rows_per_file: The most rows of an output file.
         batch_size: Texts in a forward pass.
         workers: Number of processes; None for one a GPU, or one a CPU.
+        cascade: Whether to ask a member only where those before it are unsure.
     """
 
     model: str
@@ -52,6 +53,7 @@ class Request:
     rows_per_file: int = 5000
     batch_size: int = 64
     workers: int | None = None
+    cascade: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ def predict(request: Request, progress: Console) -> Outcome:
     """
     model, output = Location.parse(request.model), Location.parse(request.output)
     card = read_card(model)
+    if request.cascade and not card.has_cascade:
+        raise UserError(f"--cascade: {model} has none; it takes two members and classes")
     text_columns = tuple(request.text_columns or card.text_columns)
     if len(text_columns) not in (1, 2):
         raise UserError(
@@ -120,8 +124,9 @@ def predict(request: Request, progress: Console) -> Outcome:
         "text columns": text_columns,
         "prefix": request.prefix,
         "rows per file": request.rows_per_file,
-    }
-    job = Job(model, card, output, text_columns, request.prefix, request.batch_size)
+    } | ({"cascade": True} if request.cascade else {})
+    size, cascade = request.batch_size, request.cascade
+    job = Job(model, card, output, text_columns, request.prefix, size, cascade)
     with lock(output):
         sweep(output)
         parts = open_output(output, command, sources, request.rows_per_file)

@@ -29,6 +29,7 @@ class Job:
         text_columns: One column, or the two of a pair.
         prefix: Of the names of the columns that are added.
         batch_size: Texts in a forward pass.
+        cascade: Whether members are asked one after another.
     """
 
     model: Location
@@ -37,6 +38,7 @@ class Job:
     text_columns: tuple[str, ...]
     prefix: str
     batch_size: int
+    cascade: bool = False
 
 
 def score_part(job: Job, classifier: Classifier, part: Part) -> int:

@@ -6,18 +6,14 @@ the machine does slows all of them alike.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import resource
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
+
+from measure.contestants import Contestant, in_process
 
 EXAMPLES, TOKENS, LABELS = 32, 64, 2
 
@@ -39,11 +35,11 @@ def train(steps: int, warmup: int, bits: str) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as scratch:
         checkpoint = Path(scratch) / "split"
-        _in_process(_make_member, {}, checkpoint, bits)
+        in_process(_make_member, {}, checkpoint, bits)
         contestants = {
-            "member": _Contestant(_member_step, ENVIRONMENT, checkpoint),
-            "baseline": _Contestant(_baseline_step, {}),
-            "baseline_same_malloc": _Contestant(_baseline_step, ENVIRONMENT),
+            "member": Contestant(_member_step, ENVIRONMENT, checkpoint),
+            "baseline": Contestant(_baseline_step, {}),
+            "baseline_same_malloc": Contestant(_baseline_step, ENVIRONMENT),
         }
         times: dict[str, list[float]] = {name: [] for name in contestants}
         for turn in range(warmup + steps):
@@ -65,42 +61,6 @@ def train(steps: int, warmup: int, bits: str) -> dict[str, Any]:
         "step_ms": {name: round(1e3 * seconds, 1) for name, seconds in medians.items()},
         "peak_rss_mib": {name: round(peak, 1) for name, peak in peaks.items()},
     }
-
-
-class _Contestant:
-    """A process that takes one training step whenever it is told to."""
-
-    def __init__(
-        self, make: Callable[..., Callable[[], object]], environment: dict[str, str], *args: object
-    ):
-        self.pipe, theirs = multiprocessing.get_context("spawn").Pipe()
-        self.process = _spawn(_serve, environment, theirs, make, *args)
-        self.pipe.recv()  # ready
-
-    def step(self) -> float:
-        """Take a step; its seconds."""
-        self.pipe.send("step")
-        return self.pipe.recv()
-
-    def stop(self) -> float:
-        """End the process; the most memory it ever had, in MiB."""
-        self.pipe.send("stop")
-        peak = self.pipe.recv()
-        self.process.join()
-        return peak
-
-
-def _serve(pipe: Connection, make: Callable[..., Callable[[], object]], *args: object) -> None:
-    import torch
-
-    torch.set_num_threads(1)
-    step = make(*args)
-    pipe.send("ready")
-    while pipe.recv() == "step":
-        started = time.perf_counter()
-        step()
-        pipe.send(time.perf_counter() - started)
-    pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def _batch() -> dict[str, Any]:
@@ -165,25 +125,3 @@ def _baseline_step() -> Callable[[], object]:
         optimizer.step()
 
     return step
-
-
-def _spawn(target: Callable[..., None], environment: dict[str, str], *args: object) -> SpawnProcess:
-    # glibc reads its settings when a process starts: they must be in the environment by then.
-    before = dict(os.environ)
-    os.environ.update(environment)
-    try:
-        process = multiprocessing.get_context("spawn").Process(
-            target=target, args=args, daemon=True
-        )
-        process.start()
-        return process
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def _in_process(target: Callable[..., None], environment: dict[str, str], *args: object) -> None:
-    process = _spawn(target, environment, *args)
-    process.join()
-    if process.exitcode:
-        raise RuntimeError(f"{target.__name__} ended with exit code {process.exitcode}")
