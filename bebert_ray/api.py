@@ -67,7 +67,7 @@ def train(
         UserError: something in the input is wrong; nothing was written.
         RunError: the run failed; call it again to go on.
 
-    Example:
+    Examples:
         ```python
         import bebert_ray as bb
 
@@ -190,7 +190,7 @@ def as_table(examples: Examples, name: str) -> pa.Table:
     Raises:
         UserError: it is something else, or holds what Arrow has no type for.
 
-    Example:
+    Examples:
         >>> import pyarrow as pa
         >>> as_table(pa.table({"text": ["fine"]}), "train").num_rows
         1
@@ -275,11 +275,17 @@ def _load(given: Mapping[str, Any]) -> Config:
     return load_config(None, _as_overrides(given))
 
 
+def _plain(value: Any) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} is not JSON")
+
+
 def _as_overrides(given: Mapping[str, Any]) -> list[str]:
     """Overrides as of the command line: values in JSON, which is YAML."""
     try:
         return [
-            f"{key}={json.dumps(str(value) if isinstance(value, Path) else value)}"
+            f"{key}={json.dumps(value, ensure_ascii=False, default=_plain)}"
             for key, value in given.items()
         ]
     except (TypeError, ValueError) as error:

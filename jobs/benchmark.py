@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bebert_ray.cli.common import run_job
+from bebert_ray.cli.common import local_path, run_job
 from bebert_ray.reporting.console import console
 
 DESCRIPTION = """\
@@ -46,7 +46,7 @@ def train(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, An
     """A training step."""
     parser.add_argument("--steps", type=int, default=20, help="measured steps (default: 20)")
     parser.add_argument("--warmup", type=int, default=3, help="steps before these (default: 3)")
-    parser.add_argument("--bits", choices=["1-1-8", "1-1-4"], default="1-1-4")
+    parser.add_argument("--bits", choices=["1-1-8", "1-1-4", "1-1-1"], default="1-1-4")
     flags = parser.parse_args(arguments)
 
     from measure.train import train
@@ -63,7 +63,7 @@ def control(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, 
         "--members", type=int, nargs="+", default=[2, 16, 64, 256], help="default: 2 16 64 256"
     )
     parser.add_argument("--rounds", type=int, default=3, help="of each member (default: 3)")
-    parser.add_argument("--output", type=Path, help="new directory (default: a temporary one)")
+    parser.add_argument("--output", type=local_path, help="new directory (default: temporary)")
     flags = parser.parse_args(arguments)
     output = flags.output or Path(tempfile.mkdtemp(prefix="control-"))
 
@@ -166,7 +166,7 @@ def _runs(
     parser.add_argument("--seeds", type=int, nargs="+", default=[42], help="default: 42")
     parser.add_argument(
         "--output",
-        type=Path,
+        type=local_path,
         default=Path("runs") / what,
         help=f"directory; the stages in it are used again (default: runs/{what})",
     )

@@ -21,7 +21,7 @@ from typing import Any
 
 from measure.tiny import tiny_run
 
-from bebert_ray.cli.common import run_job
+from bebert_ray.cli.common import local_path, run_job
 from bebert_ray.errors import RunError
 from bebert_ray.pipeline.layout import MEMBERS, RESULTS, WEIGHTS
 from bebert_ray.reporting.events import DRIVER, Event, read_events
@@ -364,7 +364,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of moments and victims (default: 0)")
     parser.add_argument("--members", type=int, default=4, help="of the ensemble (default: 4)")
     parser.add_argument("--schedule", choices=["pipelined", "sequential"], default="pipelined")
-    parser.add_argument("--output", type=Path, help="new directory (default: a temporary one)")
+    parser.add_argument("--output", type=local_path, help="new directory (default: temporary)")
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="set a key")
     flags = parser.parse_intermixed_args(arguments)
     output = (flags.output or Path(tempfile.mkdtemp(prefix="chaos-"))).absolute()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
-from bebert_ray.cli.common import console, run_job
+from bebert_ray.cli.common import console, local_path, run_job
 from bebert_ray.storage import Location, write_atomic
 
 DESCRIPTION = """\
@@ -16,8 +15,9 @@ Compare finished runs, from the results.json in their directories alone.
 Runs of one configuration that differ in the seed make a group, named by the settings that tell the
 groups apart. For each group and each seed: scores of the stages, of the model that members start
 from, of the mean member and of ensembles of 1, 2, 4, ... members, on the reported split; sizes and
-seconds; and what the ensemble gains over its mean member, with the 95 % interval of a paired
-bootstrap over examples and seeds.
+seconds; and what the ensemble gains over its mean member, over each other model of its run (stages,
+split checkpoint, baselines of equal cost) and over the mean member of the first group, with the
+95 % interval and the p-value of a paired bootstrap over examples and seeds.
 exit code: 0 shown, 2 a run is not finished, or the runs are of different tasks or data"""
 
 EXAMPLES = """\
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("runs", metavar="RUN", nargs="+", help="run directory: a path, or a URI")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
-        "--picture", metavar="FILE", type=Path, help="draw scores over sizes into a PNG file"
+        "--picture", metavar="FILE", type=local_path, help="draw scores over sizes into a PNG file"
     )
     parser.add_argument(
         "--resamples", type=_positive, default=2000, help="of the bootstrap (default: 2000)"

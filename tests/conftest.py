@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Models of tests are too small to be worth a compiler; tests/nn/test_compiled.py has one.
+os.environ["CXX"] = "no-compiler"
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 import numpy as np
 import pyarrow.fs

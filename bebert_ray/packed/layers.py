@@ -244,7 +244,7 @@ def sum_of(tensors: Sequence[Tensor]) -> Tensor:
 def pack(signs: Tensor) -> Tensor:
     """Bool [..., columns] to uint8 [..., ceil(columns / 8)]; the last byte is filled up with 0.
 
-    Example:
+    Examples:
         >>> pack(torch.tensor([[True, False, True]]))
         tensor([[160]], dtype=torch.uint8)
     """
@@ -256,7 +256,7 @@ def pack(signs: Tensor) -> Tensor:
 def unpack(bits: Tensor, columns: int) -> Tensor:
     """Uint8 [..., ceil(columns / 8)] to float32 [..., columns] of -1 and 1.
 
-    Example:
+    Examples:
         >>> unpack(torch.tensor([[160]], dtype=torch.uint8), columns=3)
         tensor([[ 1., -1.,  1.]])
     """

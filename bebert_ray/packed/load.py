@@ -9,6 +9,7 @@ from typing import Any
 from bebert_ray.errors import RunError, UserError
 from bebert_ray.packed.manifest import MANIFEST, check
 from bebert_ray.packed.model import BebertForSequenceClassification
+from bebert_ray.paths import expand
 
 MODEL = "model"
 """Directory of the packed model in a run directory."""
@@ -53,7 +54,7 @@ def find_model(place: str | PathLike[Any]) -> Path:
 
 
 def _directory(place: str | PathLike[Any]) -> Path:
-    text = str(place)
+    text = expand(str(place))
     directory = _fetched(text) if "://" in text else _local(Path(text))
     if directory is None:
         raise UserError(f"{text[:300]} is neither a packed model nor a run that has made one")

@@ -53,8 +53,8 @@ def export_onnx(
         cascade: whether a member is asked only where those before it are unsure.
 
     Raises:
-        UserError: a cascade is asked for and the model has none, the FFN has an activation function without a counterpart, or the file cannot be
-            written.
+        UserError: a cascade is asked for and the model has none, the FFN has an activation function
+            without a counterpart, or the file cannot be written.
     """
     try:
         write_file(path, build_onnx(model, engine, weights, cascade).SerializeToString())

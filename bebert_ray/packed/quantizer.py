@@ -35,7 +35,7 @@ class PackedConfig(QuantizationConfigMixin):
     Raises:
         UserError: there is no such remainder or method.
 
-    Example:
+    Examples:
         >>> PackedConfig("fp32").remainder
         'fp32'
     """

@@ -88,7 +88,7 @@ def summarize(
         directory: of the packed model, if there is one.
         asked: the mean number of members that its cascade asks, if it has one.
 
-    Example:
+    Examples:
         >>> config = BertConfig()
         >>> Shape(0.5, "split", 8).write_to(config)
         >>> summary = summarize(config, members=2, float_bits=16)

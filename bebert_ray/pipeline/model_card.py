@@ -153,7 +153,7 @@ def metadata(config: dict[str, Any], scores: dict[str, dict[str, float]]) -> Mod
 def markdown(text: str) -> str:
     r"""Text of strangers as it can stand in Markdown: nothing in it is markup, and it is one line.
 
-    Example:
+    Examples:
         >>> print(markdown("a\tb <b>*c*|"))
         a\\tb &lt;b&gt;\*c\*\|
     """

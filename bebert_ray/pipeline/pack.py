@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -64,8 +66,12 @@ def leave_packed(work: Work, path: Location, stage: str, inputs: dict[str, Any])
             model.config.cascade = cascade["kept"]
         tokenizer = load_tokenizer(fetch_encoder(work.directory)[0])
         tokenizer.model_max_length = inputs["max_length"]
-        tokenizer.save_pretrained(draft)
-        model.save_pretrained(draft)
+        # Not into the draft itself: transformers makes a directory that is gone.
+        with TemporaryDirectory(prefix="bebert-ray-") as scratch:
+            tokenizer.save_pretrained(scratch)
+            model.save_pretrained(scratch)
+            for path in sorted(Path(scratch).iterdir()):
+                shutil.copyfile(path, draft / path.name)
         loaded = BebertForSequenceClassification.from_pretrained(draft)
         scores, difference = _score(work, loaded, splits, logits)
         facts.update(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,15 @@ from bebert_ray.data.columns import warn_of_unknown
 from bebert_ray.data.formats import Added, listed
 from bebert_ray.data.formats.safe import check_names
 from bebert_ray.errors import UserError
+from bebert_ray.nn.model_files import (
+    TOKENIZER_FILES,
+    WEIGHTS,
+    check_file,
+    check_finite,
+    read_json,
+    weight_files,
+)
+from bebert_ray.nn.vocabulary import check_ids, setting
 from bebert_ray.storage import Location, exists, fingerprint, local_copy, read
 from bebert_ray.storage.hashing import checksum
 
@@ -64,7 +74,7 @@ class Card:
             scores: [n, K], as of `Classifier.score`.
             prefix: What every name begins with.
 
-        Example:
+        Examples:
             >>> card = Card(("bad", "good"), (), "")
             >>> {name: values.to_pylist() for name, values in
             ...  card.columns(np.array([[0.25, 0.75]])).items()}
@@ -98,7 +108,9 @@ def read_card(model: Location) -> Card:
         )
     for name in ("config.json", "tokenizer_config.json"):
         _check_code(model, name)
-    path = local_copy(model)
+    path, fault = local_copy(model), f"--model {model}: cannot be loaded: "
+    if read_json(path / "config.json", fault).get("model_type") is None:
+        raise UserError(f"{fault}config.json lacks the key model_type, which says what it is")
     try:
         config: Any = AutoConfig.from_pretrained(path, trust_remote_code=False)
         names = tuple(str(config.id2label[index]) for index in range(config.num_labels))
@@ -107,6 +119,7 @@ def read_card(model: Location) -> Card:
     if config.problem_type == "multi_label_classification":
         raise UserError(f"--model {model}: gives a text several labels, which is not supported")
     check_names(names, f"--model {model}")
+    _check_files(path, fault)
     files = sorted(file for file in path.rglob("*") if file.is_file())
     return Card(
         names if len(names) > 1 else None,
@@ -114,6 +127,36 @@ def read_card(model: Location) -> Card:
         fingerprint({file.relative_to(path).as_posix(): checksum(file) for file in files}),
         getattr(config, "cascade", None) is not None,
     )
+
+
+def _check_files(path: Path, fault: str) -> None:
+    """Refuse files that are not what their names say, and weights that are not finite."""
+    files = weight_files(path, fault)
+    if not files:
+        raise UserError(f"{fault}it has no weights ({' or '.join(WEIGHTS)}, or an index of shards)")
+    check_finite(files, fault)
+    for pattern in TOKENIZER_FILES:
+        for file in path.glob(pattern):
+            check_file(file, fault)
+
+
+def check_tokens(model: Location, pairs: bool) -> None:
+    """Refuse a model whose tokenizer gives ids that its tables have no rows for.
+
+    Args:
+        model: its directory.
+        pairs: whether pairs of texts are to be scored.
+
+    Raises:
+        UserError: the tokenizer and the model do not fit, or the tokenizer cannot be read.
+    """
+    path = local_copy(model)
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except _UNLOADABLE as error:
+        raise _unloadable(model, error) from error
+    check_ids(tokenizer, config, f"--model {model}", pairs)
 
 
 def _check_code(model: Location, name: str) -> None:
@@ -166,6 +209,11 @@ class Classifier:
         if self._pads and getattr(self._model.config, "pad_token_id", 0) is None:
             self._model.config.pad_token_id = self._tokenizer.pad_token_id
         self._checked = False
+
+    @property
+    def network(self) -> Any:
+        """The model itself."""
+        return self._model
 
     def score(self, texts: Sequence[list[str]]) -> NDArray[np.float64]:
         """Score texts, or pairs of texts; those of like length share forward passes.
@@ -232,7 +280,7 @@ def _positions(model: Any) -> int:
     RoBERTa and its kin count positions from padding_idx + 1; so their tables of 514 rows have room
     for 512 tokens.
     """
-    limit = getattr(model.config, "max_position_embeddings", None) or _LENGTH
+    limit = setting(model.config, "max_position_embeddings") or _LENGTH
     for name, module in model.named_modules():
         if (
             name.endswith("position_embeddings")

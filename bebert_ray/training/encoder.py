@@ -11,14 +11,11 @@ from typing import Any
 
 from bebert_ray.config.recipes import ENCODER
 from bebert_ray.nn.checkpoint import Checkpoint
+from bebert_ray.nn.model_files import TOKENIZER_FILES, weight_files
 from bebert_ray.storage import Artifact, Location, Miss, commit, fetch, find, link_or_copy
 
-# What `from_pretrained` may read of a BERT and of its tokenizer; a directory may hold more.
-FILES = (
-    *("config.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.*", "merges.txt", "*.model"),
-)
-WEIGHTS = ("model*.safetensors*", "pytorch_model*.bin*")  # with the index of a sharded one
+# What `from_pretrained` may read of a BERT beside its weights; a directory may hold more.
+FILES = ("config.json", *TOKENIZER_FILES)
 
 
 def leave_encoder(checkpoint: Checkpoint, directory: Location) -> Artifact:
@@ -62,8 +59,5 @@ def fetch_encoder(directory: Location) -> tuple[Checkpoint, str]:
 
 def _files(directory: Path) -> list[Path]:
     found = [path for pattern in FILES for path in directory.glob(pattern)]
-    for pattern in WEIGHTS:
-        if weights := list(directory.glob(pattern)):
-            found += weights
-            break
+    found += weight_files(directory, f"model: the weights in {directory} cannot be read: ")
     return sorted({path for path in found if path.is_file()})

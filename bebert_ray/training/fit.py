@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from bebert_ray.data.batches import collate, epoch_batches, eval_batches
 from bebert_ray.data.columns import Columns
+from bebert_ray.data.copies import Copies
 from bebert_ray.errors import Diverged
 from bebert_ray.nn.layers import BinaryLinear, SplitLinear
 from bebert_ray.nn.quantizers import LEARNED
@@ -43,6 +44,7 @@ class FitSettings:
     max_grad_norm: float = 1.0
     quantizer_learning_rate: float = 1e-4
     latent_rate: float = 1.0
+    copy_share: float = 0.5
     checkpoint_every: int = 500
 
 
@@ -112,6 +114,8 @@ class Fit:
             the last round's best epoch (the earliest of equals). None takes the last.
         phase: number of the fit, where a step has several; part of the state.
         flipped: measured at the end of each epoch, see `Progress`.
+        copies: of the training examples. In each epoch one of its copies stands in for an example
+            with probability `copy_share`.
     """
 
     def __init__(
@@ -123,7 +127,9 @@ class Fit:
         score: Callable[[], float] | None = None,
         phase: int = 0,
         flipped: Callable[[], float] | None = None,
+        copies: Copies | None = None,
     ):
+        self._copies = copies
         self._model, self._columns, self._settings = model, columns, settings
         self._score, self._phase, self._flipped = score, phase, flipped
         self._device = device_of(model)
@@ -245,9 +251,11 @@ class Fit:
         report: Callable[[Progress], None],
         keep: Callable[[State], None],
     ) -> None:
-        settings, lengths = self._settings, self._columns.lengths
+        settings, columns = self._settings, self._columns
         rng = np.random.default_rng([settings.seed, self._epoch])
-        batches = epoch_batches(lengths, settings.batch_size, rng, sample_weight, repeats)
+        if self._copies is not None:
+            columns = self._copies.mix(columns, settings.copy_share, rng)
+        batches = epoch_batches(columns.lengths, settings.batch_size, rng, sample_weight, repeats)
         losses: list[Tensor] = []  # of the epoch, as far as this process trains it
         reported, last_report = 0, time.monotonic()
         if self._step == 0 and self._best_score is not None and self._best_epoch == self._epoch:
@@ -260,7 +268,7 @@ class Fit:
             for index in batches[self._step :]:
                 for group, rate in zip(self._groups(), self._rates, strict=True):
                     group["lr"] = rate * self._factor(self._total_steps)
-                batch = to_device(collate(self._columns, index), self._device)
+                batch = to_device(collate(columns, index), self._device)
                 losses.append(train_step(self._model, loss, batch, self._optimizers, settings))
                 self._step += 1
                 if self._step < len(batches) and time.monotonic() - last_report > REPORT_EVERY:

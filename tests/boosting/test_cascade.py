@@ -23,9 +23,9 @@ def test_a_text_has_the_vote_of_the_members_that_were_asked(seed: int, threshold
     scores, asked = answers(logits, alphas, threshold)
     stages = staged(logits, alphas)
     for i, count in enumerate(asked):
-        np.testing.assert_array_equal(scores[i], stages[count - 1][i])
-        assert all(stages[m][i].max() < threshold for m in range(count - 1))
-        assert count == 3 or stages[count - 1][i].max() >= threshold
+        np.testing.assert_allclose(scores[i], stages[count - 1][i])
+        assert all(stages[m][i].max() < threshold + 1e-12 for m in range(count - 1))
+        assert count == 3 or stages[count - 1][i].max() >= threshold - 1e-12
 
 
 def test_the_ends() -> None:
@@ -54,7 +54,7 @@ def test_the_held_out_score_falls_by_no_more_than_was_said(seed: int, loss: floa
 
     cascade = choose(logits, alphas, accuracy, loss)
     scores, asked = answers(logits, alphas, cascade.threshold)
-    assert accuracy(scores) >= accuracy(combine(logits, alphas)) - loss
+    assert accuracy(scores) >= accuracy(combine(logits, alphas)) - loss - 1e-12
     assert asked.mean() == pytest.approx(cascade.members)
     assert cascade.members <= choose(logits, alphas, accuracy, 0.0).members
 

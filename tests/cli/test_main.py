@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from bebert_ray.cli.common import local_path
 from bebert_ray.cli.main import COMMANDS, main
 from bebert_ray.version import __version__
 
@@ -48,6 +49,36 @@ def test_bad_input_ends_with_two(capsys):
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "did you mean ensemble.members?" in printed.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--config", "~/x"],
+        ["train", "task=custom", "data.path=~/x", "data.text_columns=[a]", "data.label_column=b"],
+        ["train", "task=demo", "model=~/x"],
+        ["sweep", "--config", "~/x"],
+        ["predict", "--model", "~/x", "--input", "y", "--output", "z"],
+        ["status", "~/x"],
+        ["report", "~/x"],
+        ["inspect", "~/x"],
+        ["inspect", "--config", "~/x"],
+        ["export", "~/x", "y.onnx"],
+    ],
+    ids=" ".join,
+)
+def test_every_command_expands_the_home_directory(capsys, arguments, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x").write_text("- no\n")  # what is there is nothing that any of them can use
+    assert main(arguments) == 2
+    assert str(tmp_path / "x") in capsys.readouterr().err
+    assert not (tmp_path / "~").exists()
+
+
+def test_an_export_goes_to_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert local_path("~/a.onnx") == tmp_path / "a.onnx"
 
 
 def test_a_configuration_can_be_given_once_only(capsys):

@@ -18,6 +18,7 @@ from bebert_ray.config import (
     to_dict,
     to_yaml,
 )
+from bebert_ray.config.load import flatten
 from bebert_ray.errors import UserError
 
 
@@ -97,6 +98,85 @@ def test_an_empty_value_is_null(write, override):
     assert load_config(path, [override]).data.max_train is None
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "/runs/exp #3",
+            "exp: 3",
+            "exp:",
+            "@exp",
+            "*exp",
+            "&exp 3",
+            "!exp 3",
+            "`exp`",
+            "exp ",
+            "#3",
+        ),
+        *(
+            "- exp",
+            "? exp",
+            "%exp",
+            "|",
+            "--- exp",
+            "[exp",
+            "{exp}",
+            "'a' b",
+            "a\nb",
+            "\texp",
+            "5 #3",
+        ),
+    ],
+)
+def test_text_is_taken_as_it_is_where_yaml_would_cut_it(text):
+    """`output="/runs/exp #3"` must not write to /runs/exp, which is another run."""
+    assert load_config(None, ["task=mrpc", f"output={text}"]).output == text
+    given = load_config(None, [*CUSTOM, f"data.label_column={text}"])
+    assert given.data.label_column == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("'exp #3'", "exp #3"), ('"exp #3"', "exp #3"), ("exp#3", "exp#3")]
+)
+def test_quotes_are_those_of_yaml(text, expected):
+    assert load_config(None, ["task=mrpc", f"output={text}"]).output == expected
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("seed=3 #x", "data.text_columns=[a, b] # c", "data.text_columns=a #1", "bits=1-1-8 #x"),
+        *("data.text_columns=[&a b]", "data.text_columns=[! a]", "data.text_columns=[*a]"),
+        *("teacher={epochs: 1} #x", "seed=--- 3", "resources.member.memory=4GB #x", "task=mrpc #x"),
+    ],
+)
+def test_other_values_that_yaml_would_cut_are_refused(override):
+    assert f"{override}: the value is not valid YAML, put it in quotes: " in message(None, override)
+
+
+def test_a_value_that_is_not_text_is_refused():
+    assert "output: the value is not UTF-8 text" in message(None, "task=mrpc", "output=a\udcff")
+
+
+@pytest.mark.parametrize("key", ["output", "model", "data.path", "data.dev_path"])
+def test_the_home_directory_is_expanded(write, key, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    own = [each for each in CUSTOM if not each.startswith(key)]
+    nested = load_config(None, [*own, f"{key}=~/x"])
+    in_file = load_config(write(f"{key}: ~/x\n"), own)
+    for config in (nested, in_file):
+        assert dict(flatten(to_dict(config)))[key] == "/home/me/x"
+    assert "home directory of '~nobody-here/x' is not known" in message(
+        None, *own, f"{key}=~nobody-here/x"
+    )
+
+
+def test_a_configuration_in_the_home_directory_is_found(write, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write("task: rte\n")
+    assert load_config("~/run.yaml").task == "rte"
+
+
 def test_the_value_of_an_override_may_hold_an_equals_sign():
     assert load_config(None, ["task=demo", "output=runs/a=b"]).output == "runs/a=b"
 
@@ -117,7 +197,7 @@ BAD_VALUES = [
     ("model=5", "model = 5: must be text"),
     ("selection=test", "must be one of holdout, dev"),
     ("output=[a]", 'output = ["a"]: must be text'),
-    ("data.max_train=0", "must be a whole number, at least 2, or null"),
+    ("data.max_train=0", "must be a whole number, at least 2 and at most 1000000000000, or null"),
     ("data.max_length=7", "must be a whole number, at least 8 and at most 512"),
     ("data.max_length=513", "must be a whole number, at least 8 and at most 512"),
     ("data.holdout=1", "must be a number, above 0 and below 1"),
@@ -126,7 +206,8 @@ BAD_VALUES = [
     ("data.text_columns=[a, 5]", "must be a list of 1 to 2 texts, or null"),
     ("binary.through=[3]", "must be a list, each one of 1-1-8, 1-1-4, 1-1-2"),
     ("data.kind=ranking", "must be one of classification, regression"),
-    ("teacher.epochs=0", "must be a whole number, at least 1"),
+    ("teacher.epochs=-1", "must be a whole number, at least 0"),
+    ("half.epochs=0", "must be a whole number, at least 1"),
     ("teacher.epochs=1.0", "teacher.epochs = 1.0: must be a whole number"),
     ("teacher.epochs='1'", 'teacher.epochs = "1": must be a whole number'),
     ("teacher.learning_rate=0", "must be a number, above 0 and below 1"),
@@ -143,17 +224,17 @@ BAD_VALUES = [
     ("ensemble.method=stacking", "must be one of boosting, bagging"),
     ("ensemble.strategy=a", "must be one of A, B, C"),
     ("ensemble.schedule=parallell", "must be one of sequential, pipelined, parallel"),
-    ("ensemble.rounds=1", "must be a whole number, at least 2, or null"),
-    ("ensemble.rounds=2.0", "must be a whole number, at least 2, or null"),
+    ("ensemble.rounds=1", "must be a whole number, at least 2 and at most 10000, or null"),
+    ("ensemble.rounds=2.0", "must be a whole number, at least 2 and at most 10000, or null"),
     ("ensemble.floor=1.1", "must be a number, at least 0 and at most 1"),
     ("ensemble.learning_rate=0", "must be a number, above 0 and at most 1"),
     ("ensemble.folds=1", "must be a whole number, at least 2"),
     ("training.checkpoint_every=0", "must be a whole number, at least 1"),
     ("resources.max_restarts=-1", "must be a whole number, at least 0"),
     ("resources.stage_workers=0", "must be a whole number, at least 1"),
-    ("resources.stage.cpu=0", "must be a whole number, at least 1, or null"),
+    ("resources.stage.cpu=0", "must be a whole number, at least 1 and at most 10000, or null"),
     ("resources.member.gpu=2", "must be a number, at least 0 and at most 1, or null"),
-    ("resources.member.memory=0", "must be a number, above 0, or null"),
+    ("resources.member.memory=0", "must be a number, above 0 and at most 1e+18, or null"),
     (
         "resources.stage.memory=4 parsecs",
         "a number above 0 or such as 4GB or 512MiB; or null",
@@ -188,6 +269,19 @@ def test_an_unknown_key_suggests_the_known_one(override, suggestion):
     key = override.partition("=")[0]
     text = message(None, "task=mrpc", override)
     assert f"{key}: unknown key; did you mean {suggestion}? (command line)" in text
+
+
+@pytest.mark.parametrize(
+    "key", ["learning_rate", "learning_rat", "training.learning_rate", "data.lerning_rate"]
+)
+def test_every_section_that_has_the_key_is_suggested(key):
+    sections = ("teacher", "half", "ternary", "binary", "member", "ensemble")
+    expected = " or ".join(f"{section}.learning_rate" for section in sections)
+    assert f"{key}: unknown key; did you mean {expected}? (command" in message(None, f"{key}=1")
+
+
+def test_a_key_of_the_section_is_suggested_first():
+    assert "did you mean half.learning_rate? (" in message(None, "half.lerning_rate=1")
 
 
 def test_an_ambiguous_key_suggests_each(write):
@@ -389,7 +483,7 @@ def test_describe_lists_every_key_with_its_default_and_meaning():
         if key not in {"task", "output", "ensemble.schedule"} and not isinstance(value, float):
             assert lines[key][1] == json.dumps(value).strip('"')
     assert lines["task"][1] == "required"
-    assert "[boosting|bagging]" in text
+    assert "[boosting|bagging|uniform]" in text
 
 
 def test_reading_a_config_imports_no_heavy_package():

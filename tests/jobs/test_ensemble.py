@@ -314,7 +314,7 @@ def kill(job, workers):
 def kept(output):
     """All that a run has come to, but where it is and how long it took."""
     results = json.loads((output / "results.json").read_text())
-    del results["run"], results["seconds"], results["config"]["output"]
+    del results["run"], results["seconds"], results["checksum"], results["config"]["output"]
     for model in results["models"]:
         del model["seconds"]
     weights = {path.name: path.read_bytes() for path in (output / "weights").iterdir()}

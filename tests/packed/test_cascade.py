@@ -72,7 +72,7 @@ def test_it_is_off_unless_asked_for(
         inputs = dict(tokenizer("the film is good", return_tensors="pt"))
         with torch.no_grad():
             expected = model(**inputs, cascade=cascade).logits.softmax(-1)[0]
-        answer = {each["label"]: each["score"] for each in classify("the film is good")}
+        answer = {each["label"]: each["score"] for each in classify(["the film is good"])[0]}
         assert answer["good"] == pytest.approx(float(expected[1]), abs=1e-6)
     assert "1.25 members" in str(load_model(tmp_path).summary())
 

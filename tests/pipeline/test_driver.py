@@ -365,7 +365,12 @@ def pipelined(runner, _pipelined_once):
 def everything(results):
     """All that a run comes to, but how long it took and where it is."""
     figures = results.everything()
-    ignored = {"run": None, "seconds": None, "config": {**figures["config"], "output": None}}
+    ignored = {
+        "run": None,
+        "seconds": None,
+        "checksum": None,
+        "config": {**figures["config"], "output": None},
+    }
     return figures | ignored | {"models": [{**model, "seconds": 0} for model in figures["models"]]}
 
 
@@ -503,3 +508,58 @@ def test_a_layer_without_gradient_is_told_of(runner, monkeypatch):
     told = [event for event in runner.events if "no gradient" in event.get("text", "")]
     assert {event["stage"] for event in told} >= {"binary-1-1-2", "binary-1-1-1"}
     assert "bert.encoder.layer.0.output.dense.weight and " in told[0]["text"]
+
+
+# --- trunks, baselines and the ensemble distilled back ------------------------------------------
+
+RIVALS = [
+    *("ensemble.baselines=[longer,wider]", "ensemble.distill=true", "ensemble.trunks=2"),
+    *("ensemble.strategy=C", "ternary.joint=true", "member.joint=true"),
+]
+
+
+@pytest.fixture(scope="session")
+def _rivals_once(tiny_run, make_runner, tmp_path_factory):
+    runner = make_runner(tiny_run, tmp_path_factory.mktemp("rivals") / "run")
+    return runner, runner(*RIVALS)
+
+
+def test_members_of_two_trunks_their_baselines_and_the_student(_rivals_once):
+    runner, results = _rivals_once
+    trunks = [name + suffix for suffix in ("", "-trunk1") for name in STAGES[1:]]
+    assert runner.taken[0] == "teacher"
+    assert set(runner.taken) == {
+        *("teacher", *trunks, *MEMBERS),
+        *("longer", "half-wide", "ternary-wide", "split-wide", "wider", "distilled"),
+    }
+    assert runner.taken.index("distilled") > max(map(runner.taken.index, MEMBERS))
+    assert list(results.rivals) == ["distilled", "longer", "wider"]
+    assert {"split", "split-trunk1", "longer", "wider", "distilled"} <= set(results.baselines)
+    for name, model in results.rivals.items():
+        assert results.baselines[name]["score"] == results.headline(model.scores)
+    assert results.rivals["wider"].bits > results.rivals["longer"].bits
+    assert results.rivals["longer"].bits == results.members[0].bits
+    halves = [results.stages[name] for name in ("half", "half-trunk1")]
+    assert halves[0].scores != halves[1].scores or halves[0].seconds != halves[1].seconds
+    ternary = [results.headline(results.stages[f"ternary{t}"].scores) for t in ("", "-trunk1")]
+    assert results.start == pytest.approx(sum(ternary) / 2)
+    rows = [row["model"] for row in results.table()]
+    assert rows[-4:] == ["ensemble of 2", "distilled", "longer", "wider"]
+    read = Results.from_json(json.loads(to_json(results.everything(), indent=2)))
+    assert read == results
+
+
+def test_what_is_lost_of_them_is_made_again_and_nothing_else(_rivals_once):
+    runner, results = _rivals_once
+    weights = {
+        name: (runner.output / name / "model.safetensors") for name in ("wider", "distilled")
+    }
+    before = {name: path.read_bytes() for name, path in weights.items()}
+    for path in weights.values():
+        shutil.rmtree(path.parent)
+    shutil.rmtree(runner.output / "ternary-trunk1")
+    assert runner(*RIVALS).summary()["members"] == results.summary()["members"]
+    assert set(runner.taken) == {"ternary-trunk1", "wider", "distilled"}
+    assert {name: path.read_bytes() for name, path in weights.items()} == before
+    plan = make_plan(runner.prepare(*RIVALS))
+    assert set(plan.values()) == {"done"}

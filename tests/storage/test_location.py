@@ -7,7 +7,7 @@ import pytest
 from pyarrow.fs import S3FileSystem
 
 from bebert_ray.errors import UserError
-from bebert_ray.storage import Location
+from bebert_ray.storage import Location, copies
 
 S3 = "s3://bucket/a%20run/mrpc?endpoint_override=127.0.0.1:9000&scheme=http"
 
@@ -53,9 +53,31 @@ def test_a_location_travels_and_is_a_key(text):
     assert len({location, copy, location / "a", copy / "a", location / "b"}) == 3
 
 
+def test_the_home_directory_is_expanded(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert Location.parse("~/runs/mrpc").path == "/home/me/runs/mrpc"
+    assert Location.parse("./~runs").name == "~runs"
+    assert Location.parse("s3://bucket/~runs?region=us-east-1").path == "bucket/~runs"
+
+
+def test_without_a_home_directory_paths_do_and_the_cache_is_asked_for(monkeypatch):
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # no HOME, and no such user
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert Location.parse("/runs/mrpc").path == "/runs/mrpc"
+    with pytest.raises(UserError, match=r"home directory of '~/\.cache' is not known; set HOME"):
+        copies.home(Location.parse(S3))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("s3://bucket/exp#3", "write %23 for #"),
+        ("s3://bucket/exp #3", "write %23 for #"),
+        ("file:///runs/exp#3", "write %23 for #"),
+        ("file:///runs/exp?3", "%3F for"),
+        ("s3://bucket/exp\n3", "control characters"),
+        ("/runs/exp\udcff", "is not UTF-8 text"),
+        ("~nobody-here/run", "home directory of '~nobody-here/run' is not known"),
         ("gopher://host/run", "gopher://host/run cannot be used: .*such as s3://bucket/run"),
         ("s3://[bucket", "cannot be used"),
         ("s3://", "names no bucket"),

@@ -1,11 +1,14 @@
 """The encoder in the run directory."""
 
+import json
 import os
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from bebert_ray.errors import RunError
+from bebert_ray.errors import RunError, UserError
 from bebert_ray.nn.checkpoint import find_checkpoint, load_encoder, load_tokenizer
 from bebert_ray.storage import Location
 from bebert_ray.training.encoder import fetch_encoder, leave_encoder
@@ -54,12 +57,37 @@ def test_links_of_a_hub_cache_are_followed(checkpoint, tmp_path):
     assert not any(path.is_symlink() for path in made.path.iterdir())
 
 
-def test_the_shards_of_weights_go_along(checkpoint, tmp_path):
-    (checkpoint.path / "model.safetensors").rename(
-        checkpoint.path / "model-00001-of-00001.safetensors"
-    )
-    (checkpoint.path / "model.safetensors.index.json").write_text("{}")
-    made = leave_encoder(checkpoint, Location.of(tmp_path / "run"))
-    assert {"model-00001-of-00001.safetensors", "model.safetensors.index.json"} <= set(
-        os.listdir(made.path)
-    )
+@pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])
+def test_the_shards_of_weights_go_along(checkpoint, tmp_path, safe):
+    expected = load_encoder(checkpoint, 2, 0.1).state_dict()
+    names = shard(checkpoint.path, safe)
+    (checkpoint.path / "model.fp16.safetensors").write_text("of another format")
+    sharded = find_checkpoint(str(checkpoint.path))
+    made = leave_encoder(sharded, Location.of(tmp_path / "run"))
+    assert {name for name in os.listdir(made.path) if name.startswith(("model", "pyt"))} == names
+    again = load_encoder(fetch_encoder(Location.of(tmp_path / "run"))[0], 2, 0.1).state_dict()
+    assert all(again[name].equal(expected[name]) for name in again if "bert." in name)
+    first = sharded.digest
+    torch_or_safe = sorted(names)[0]
+    (checkpoint.path / torch_or_safe).unlink()
+    with pytest.raises(UserError, match=rf"1 of 2 shards that .* {torch_or_safe}; download"):
+        find_checkpoint(str(checkpoint.path))
+    assert first != checkpoint.digest
+
+
+def shard(directory, safe):
+    """Cut the weights in two; returns the names of the files."""
+    tensors = load_file(directory / "model.safetensors")
+    (directory / "model.safetensors").unlink()
+    stem, end = ("model", "safetensors") if safe else ("pytorch_model", "bin")
+    shards = {f"{stem}-0000{i}-of-00002.{end}": sorted(tensors)[i - 1 :: 2] for i in (1, 2)}
+    for name, keys in shards.items():
+        part = {key: tensors[key] for key in keys}
+        if safe:
+            save_file(part, directory / name, {"format": "pt"})
+        else:
+            torch.save(part, directory / name)
+    places = {key: name for name, keys in shards.items() for key in keys}
+    index = directory / f"{stem}.{end}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    return {*shards, index.name}

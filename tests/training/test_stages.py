@@ -193,7 +193,7 @@ def test_the_half_model_keeps_what_the_teacher_needs_most(
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_round_leaves_what_boosting_needs_of_it(run: Any, tmp_path: Path, precision: str) -> None:
     work = run.new(f"training.precision={precision}")
-    model, place = work.parent(work.kind.start), Location.of(tmp_path / "000-round-0")
+    model, place = work.parent(work.kind.trunks[0].start), Location.of(tmp_path / "000-round-0")
     artifact, logits = leave_logits(work, model, place, "round", {"member": 0})
     assert {file.name for file in tmp_path.glob("*/*")} == {"artifact.json", "logits.safetensors"}
     assert (artifact.stage, artifact.inputs) == ("round", {"member": 0})
