@@ -137,8 +137,11 @@ def infer(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, An
 
     from bebert_ray.config.bits import Bits
 
-    for kind in flags.kinds:
-        Bits.parse(kind)
+    try:
+        for kind in flags.kinds:
+            Bits.parse(kind)
+    except ValueError as error:
+        parser.error(str(error))
 
     from measure.infer import infer, print_rows
 

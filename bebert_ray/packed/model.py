@@ -195,7 +195,7 @@ class BebertForSequenceClassification(PreTrainedModel):
             members=len(self.members),
             float_bits=FLOAT_BITS[self.config.quantization_config.remainder],
             tokens=tokens,
-            asked=(self.config.cascade or {}).get("members"),
+            asked=(self.config.cascade_settings or {}).get("members"),
         )
 
     @classmethod
@@ -268,12 +268,12 @@ def threshold_of(config: Any) -> float:
     Raises:
         UserError: it has none.
     """
-    if config.cascade is None:
+    if config.cascade_settings is None:
         raise UserError(
             "the model has no cascade: it was packed without one, has one member, or predicts a "
             "number"
         )
-    threshold: float = config.cascade["threshold"]
+    threshold: float = config.cascade_settings["threshold"]
     return threshold
 
 

@@ -63,7 +63,7 @@ def leave_packed(work: Work, path: Location, stage: str, inputs: dict[str, Any])
         logits = {name: np.stack([load_logits(m.path)[name] for m in members]) for name in splits}
         cascade = _cascade(work.splits.task, splits, logits, inputs)
         if cascade:
-            model.config.cascade = cascade["kept"]
+            model.config.cascade_settings = cascade["kept"]
         tokenizer = load_tokenizer(fetch_encoder(work.directory)[0])
         tokenizer.model_max_length = inputs["max_length"]
         # Not into the draft itself: transformers makes a directory that is gone.

@@ -125,7 +125,7 @@ def read_card(model: Location) -> Card:
         names if len(names) > 1 else None,
         tuple(getattr(config, "text_columns", None) or ()),
         fingerprint({file.relative_to(path).as_posix(): checksum(file) for file in files}),
-        getattr(config, "cascade", None) is not None,
+        getattr(config, "cascade_settings", None) is not None,
     )
 
 

@@ -23,7 +23,7 @@ ALPHAS = [0.5, 1.5, 0.0, 0.25]
 @pytest.fixture
 def model(member: Callable[..., BertForSequenceClassification]) -> BebertForSequenceClassification:
     made = packed_model([member(seed, 4) for seed in range(4)], ALPHAS, ("bad", "good"), ["text"])
-    made.config.cascade = {"threshold": 0.5, "members": 1.25, "loss": 0.0}
+    made.config.cascade_settings = {"threshold": 0.5, "members": 1.25, "loss": 0.0}
     return made
 
 
@@ -45,7 +45,7 @@ def test_a_text_has_the_logits_of_the_members_that_were_asked(
 ) -> None:
     logits = every(model, batch)
     threshold = thresholds(model, batch)[place]
-    model.config.cascade["threshold"] = threshold
+    model.config.cascade_settings["threshold"] = threshold
     output = model(**batch, cascade=True)
     expected, asked = answers(logits, ALPHAS, threshold)
     np.testing.assert_allclose(output.logits.softmax(-1), expected, atol=1e-6)
@@ -61,7 +61,7 @@ def test_a_text_has_the_logits_of_the_members_that_were_asked(
 def test_it_is_off_unless_asked_for(
     model: BebertForSequenceClassification, tokenizer: BertTokenizer, tmp_path: Path, batch: Batch
 ) -> None:
-    model.config.cascade["threshold"] = 0.0
+    model.config.cascade_settings["threshold"] = 0.0
     tokenizer.save_pretrained(tmp_path)
     model.save_pretrained(tmp_path)
     assert not np.isnan(every(load_model(tmp_path), batch)).any()
@@ -80,7 +80,7 @@ def test_it_is_off_unless_asked_for(
 def test_a_model_without_one_refuses(
     model: BebertForSequenceClassification, tmp_path: Path, batch: Batch
 ) -> None:
-    model.config.cascade = None
+    model.config.cascade_settings = None
     model.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="has no cascade"):
         BebertForSequenceClassification.from_pretrained(tmp_path, cascade=True)
@@ -97,7 +97,7 @@ def test_engines_ask_the_same_members(
     given = pytest.importorskip(engine)
     from bebert_ray.packed.onnx import export_onnx
 
-    model.config.cascade["threshold"] = thresholds(model, batch)[place]
+    model.config.cascade_settings["threshold"] = thresholds(model, batch)[place]
     path = tmp_path / "model.onnx"
     export_onnx(model, path, engine, cascade=True)
     arrays = {name: tensor.numpy() for name, tensor in batch.items()}
