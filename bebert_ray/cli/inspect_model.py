@@ -74,6 +74,7 @@ def _of_model(text: str, tokens: int | None) -> Any:
         float_bits=FLOAT_BITS[config.quantization_config["remainder"]],
         tokens=tokens or AutoTokenizer.from_pretrained(directory).model_max_length,
         directory=directory,
+        asked=(config.cascade_settings or {}).get("members"),
     )
 
 

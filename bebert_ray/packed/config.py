@@ -33,6 +33,8 @@ class BebertConfig(PreTrainedConfig):
         member: the configuration that all members have: a `BertConfig` with an `nn.shape.Shape`.
         alphas: the members' weights in the vote, [M].
         text_columns: names of the columns that held the text, or the pair of texts.
+        cascade_settings: `threshold`, `members` and `loss` of a `boosting.cascade.Cascade`; None
+            if the model has none.
         shared: tensors of later members that are stored once, as `{name: name of the stored one}`.
         quantization_config: how the weights are stored.
     """
@@ -42,6 +44,7 @@ class BebertConfig(PreTrainedConfig):
     member: dict[str, Any] | None = None
     alphas: list[float] | None = None
     text_columns: list[str] | None = None
+    cascade_settings: dict[str, float] | None = None
     shared: dict[str, str] | None = None
     quantization_config: PackedConfig | dict[str, Any] | None = None
 
@@ -107,6 +110,13 @@ def check_settings(config: Any) -> BertConfig:
         "text_columns",
         columns,
         "a list of one or two names",
+    )
+    cascade = {"threshold": 1} if config.cascade_settings is None else config.cascade_settings
+    _require(
+        isinstance(cascade, dict) and _is_alpha(cascade.get("threshold")),
+        "cascade_settings",
+        cascade,
+        "a map whose threshold is a finite number >= 0",
     )
     _require(
         isinstance(config.shared or {}, dict)

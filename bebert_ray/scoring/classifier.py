@@ -59,11 +59,13 @@ class Card:
         labels: Names of the classes by index; None for regression.
         text_columns: The columns that it was trained on; empty if it does not name them.
         digest: Hash of all its files.
+        has_cascade: Whether it can ask its members one after another.
     """
 
     labels: tuple[str, ...] | None
     text_columns: tuple[str, ...]
     digest: str
+    has_cascade: bool = False
 
     def columns(self, scores: NDArray[np.float64], prefix: str = "") -> Added:
         """The columns that scores become: `label` and `probability_<label>`, or `score`.
@@ -123,6 +125,7 @@ def read_card(model: Location) -> Card:
         names if len(names) > 1 else None,
         tuple(getattr(config, "text_columns", None) or ()),
         fingerprint({file.relative_to(path).as_posix(): checksum(file) for file in files}),
+        getattr(config, "cascade_settings", None) is not None,
     )
 
 
@@ -175,12 +178,13 @@ class Classifier:
     Args:
         model: Its directory.
         batch_size: Texts in a forward pass.
+        cascade: Whether members are asked one after another; the model has a cascade.
 
     Raises:
         UserError: It cannot be loaded, or its tensors are not those of a sequence classifier.
     """
 
-    def __init__(self, model: Location, batch_size: int):
+    def __init__(self, model: Location, batch_size: int, cascade: bool = False):
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._name = f"--model {model}"
         try:
@@ -191,6 +195,7 @@ class Classifier:
                 trust_remote_code=False,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are named and refused below
+                **({"cascade": True} if cascade else {}),
             )
         except _UNLOADABLE as error:
             raise _unloadable(model, error) from error

@@ -93,8 +93,10 @@ def test_tensors_that_are_missing_unexpected_or_unfit(
         (lambda c: c.update(shared={BIAS: "no.such"}), f"{BIAS} cannot be no.such"),
         (lambda c: c.update(shared={"no.such": BIAS}), f"no.such cannot be {BIAS}"),
         (lambda c: c["quantization_config"].update(remainder="fp8"), "remainder 'fp8'"),
+        (lambda c: c.update(cascade_settings={"members": 1.5}), "cascade_settings is"),
+        (lambda c: c.update(cascade_settings=True), "cascade_settings is True"),
     ],
-    ids=range(20),
+    ids=range(22),
 )
 def test_settings_that_are_missing_or_unfit(
     packed: Path, change: Callable[[dict[str, Any]], Any], message: str
