@@ -324,7 +324,7 @@ class TrainingConfig:
     compile: Compile = Field(
         default="auto",
         description="whether torch.compile makes one pass over memory of each quantizer; auto: on "
-        "where a C++ compiler is found, and as it was in a run that goes on",
+        "where products are in bf16 and there is a C++ compiler; a run that goes on keeps its own",
     )
     warmup: Real = Field(
         default=0.1, ge=0, le=1, description="part of the steps that the rate climbs"
@@ -345,6 +345,26 @@ class TrainingConfig:
     checkpoint_every: Annotated[int, Field(strict=True, ge=1, le=10**12)] = Field(
         default=500,
         description="steps between checkpoints; each epoch ends with one besides",
+    )
+    accumulate: Count = Field(
+        default=1,
+        description="pieces that a batch is computed in, one after another; saves memory",
+    )
+    max_steps: Count | None = Field(
+        default=None, description="most steps of each training; null: as many as its epochs have"
+    )
+    eval_every: Count | None = Field(
+        default=None,
+        description="steps between held-out scores within an epoch; null: at its end alone",
+    )
+    patience: Count | None = Field(
+        default=None,
+        description="held-out scores without a better one that end a training; null: none do",
+    )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        strict=True,
+        description="compute activations twice in place of keeping them; saves memory",
     )
 
 
@@ -634,6 +654,13 @@ def _conflicts(config: Config) -> Iterator[Conflict]:
             ("teacher.epochs",),
             "a finished teacher (teacher.epochs=0) needs all its layers; leave it out, or train "
             "the teacher",
+        )
+    if config.training.patience is not None and config.ensemble.schedule == "pipelined":
+        yield Conflict(
+            "training.patience",
+            ("ensemble.schedule",),
+            "members in rounds train for as many epochs as each other; leave it out, or set "
+            "ensemble.schedule=sequential",
         )
     yield from _schedule_conflicts(config)
     yield from _ensemble_conflicts(config)

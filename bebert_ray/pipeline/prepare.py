@@ -59,6 +59,7 @@ AUGMENTATION_METHOD = 1  # raised whenever the same settings give other copies
 FREE_KEYS = (
     *("ensemble.", "member.", "export.", "resources.", "output", "fresh"),
     *("training.eval_batch_size", "training.checkpoint_every", "training.compile"),
+    "training.gradient_checkpointing",
 )
 
 
@@ -176,7 +177,7 @@ def _augmentation(
 def _for_machine(config: Config, directory: Location) -> Config:
     training = config.training
     precision: Precision = fast_precision(config.resources.member.gpu)
-    compile: Compile = "on" if find_compiler() else "off"
+    compile: Compile = "auto"
     if not config.fresh:
         with suppress(FileNotFoundError, UserError):  # a damaged one is reported below
             kept = kept_config(directory).training
@@ -186,6 +187,11 @@ def _for_machine(config: Config, directory: Location) -> Config:
     if training.precision == "auto":
         training = replace(training, precision=precision)
     if training.compile == "auto":
+        if compile == "auto":
+            # Where products are in fp32 they take most of a step, and compiling gains next to
+            # nothing; see docs/how-it-works.md.
+            worth = training.precision == "bf16" and find_compiler() is not None
+            compile = "on" if worth else "off"
         training = replace(training, compile=compile)
     return replace(config, training=training)
 

@@ -18,7 +18,10 @@ from bebert_ray.pipeline.prepare import Prepared
 from bebert_ray.storage import Artifact, Location, Miss, find, fingerprint, hash_arrays
 
 # Keys of `training` on which no figure depends, but for rounding.
-_NO_FIGURE = ("eval_batch_size", "checkpoint_every", "compile")
+_NO_FIGURE = ("eval_batch_size", "checkpoint_every", "compile", "gradient_checkpointing")
+
+# Later keys of `training`: what was made without them was made as with these values.
+_LATER = {"accumulate": 1, "max_steps": None, "eval_every": None, "patience": None}
 
 Kind = Literal["stage", "round", "member", "fold", "model"]
 """What a step makes: a shared stage; a round of a member or fold before the last; a member; a fold
@@ -240,6 +243,7 @@ def _inputs(
     training = asdict(prepared.config.training)
     for key in _NO_FIGURE:
         del training[key]
+    training = {k: value for k, value in training.items() if _LATER.get(k, ...) != value}
     return {
         "data": fingerprint(prepared.data),
         "seed": prepared.config.seed,

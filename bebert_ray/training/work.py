@@ -146,6 +146,11 @@ class Work:
             quantizer_learning_rate=shared.quantizer_learning_rate,
             copy_share=self.config.data.augment.share,
             checkpoint_every=shared.checkpoint_every,
+            accumulate=shared.accumulate,
+            max_steps=shared.max_steps,
+            eval_every=shared.eval_every,
+            patience=shared.patience,
+            gradient_checkpointing=shared.gradient_checkpointing,
         )
 
     def score(self, model: Model) -> Callable[[], float]:

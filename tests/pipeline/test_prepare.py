@@ -108,31 +108,33 @@ def test_a_project_with_a_config_of_its_own_is_no_run(runner):
     assert sorted(runner.output.rglob("*")) == before
 
 
-def test_a_run_begun_without_a_compiler_goes_on_without(runner, monkeypatch):
-    monkeypatch.setattr("bebert_ray.pipeline.prepare.find_compiler", lambda: None)
-    begun = runner.prepare()
-    assert begun.config.training.compile == "off"
+@pytest.mark.parametrize(
+    ("precision", "compiler", "compile"),
+    [("bf16", "g++", "on"), ("bf16", None, "off"), ("fp32", "g++", "off")],
+)
+def test_what_compiles_and_what_a_run_goes_on_with(
+    runner, monkeypatch, precision, compiler, compile
+):
+    def prepare(found, *overrides):
+        monkeypatch.setattr("bebert_ray.pipeline.prepare.find_compiler", lambda: found)
+        return runner.prepare(f"training.precision={precision}", *overrides)
+
+    begun = prepare(compiler)
+    assert begun.config.training.compile == compile
     open_run(begun)
-    monkeypatch.setattr("bebert_ray.pipeline.prepare.find_compiler", lambda: "g++")
-    assert runner.prepare().config.training.compile == "off"
-    assert runner.prepare("training.compile=on").config.training.compile == "on"
-    assert runner.prepare("fresh=true").config.training.compile == "on"
-
-
-def test_a_run_begun_with_a_compiler_goes_on_with_one(runner, monkeypatch):
-    monkeypatch.setattr("bebert_ray.pipeline.prepare.find_compiler", lambda: "g++")
-    open_run(runner.prepare())
-    monkeypatch.setattr("bebert_ray.pipeline.prepare.find_compiler", lambda: None)
-    assert runner.prepare().config.training.compile == "on"
+    for found in ("g++", None):  # whatever the machine that goes on has
+        assert prepare(found).config.training.compile == compile
+    other = "off" if compile == "on" else "on"
+    assert prepare(compiler, f"training.compile={other}").config.training.compile == other
 
 
 def test_a_run_of_a_version_that_did_not_compile_goes_on_so(runner, monkeypatch):
-    prepared = runner.prepare()
+    prepared = runner.prepare("training.precision=bf16")
     open_run(prepared)
     training = replace(prepared.config.training, compile="auto")
     keep_config(replace(prepared.config, training=training), prepared.directory)
     monkeypatch.setattr("bebert_ray.pipeline.prepare.find_compiler", lambda: "g++")
-    assert runner.prepare().config.training.compile == "off"
+    assert runner.prepare("training.precision=bf16").config.training.compile == "off"
 
 
 def test_a_file_in_place_of_the_directory_is_refused(runner):

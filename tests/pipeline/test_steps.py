@@ -78,6 +78,12 @@ def test_copies_are_an_input_of_what_is_distilled_with_them():
         ("training.eval_batch_size=1", set()),
         ("training.checkpoint_every=1", set()),
         ("training.compile=on", set()),
+        ("training.gradient_checkpointing=true", set()),
+        ("training.accumulate=1", set()),  # the default: steps of earlier versions are found
+        ("training.accumulate=2", {*STAGES, "member"}),
+        ("training.max_steps=9", {*STAGES, "member"}),
+        ("training.eval_every=9", {*STAGES, "member"}),
+        ("training.patience=9", {*STAGES, "member"}),
         ("output=elsewhere", set()),
         ("fresh=true", set()),
     ],

@@ -83,8 +83,7 @@ def test_a_model_that_cannot_be_loaded_is_told_in_one_message(
         run(request_, model=str(model))
     # Any but Ray's own might turn to a Ray that is gone, which then ends this process.
     left = {thread.name for thread in alive - before}
-    assert left <= {"PythonGCThread", "ray_listen_error_messages"}
-    assert left
+    assert left <= {"PythonGCThread", "ray_listen_error_messages"}  # none if Ray never started
 
 
 def test_what_is_done_is_not_redone(request_, without_ray, tmp_path):
