@@ -272,3 +272,9 @@ def test_bad_rows_alone_are_a_failure(request_, without_ray, tmp_path):
     for _ in range(2):  # also where nothing is left to do
         with pytest.raises(RunError, match=r"all 2 rows are bad.*_bad_rows.*no text in column"):
             run(request_, input=[str(tmp_path / "bad.csv")])
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_cascade_takes_a_model_that_has_one(request_):
+    with pytest.raises(UserError, match=r"--cascade: .* has none"):
+        run(request_, cascade=True)
