@@ -23,7 +23,9 @@ from bebert_ray.boosting.vote import shares
 from bebert_ray.errors import UserError
 from bebert_ray.nn.bert import copy_of, fill_, outline
 from bebert_ray.nn.costs import TOKENS
+from bebert_ray.nn.model_files import refusing
 from bebert_ray.packed.config import BebertConfig, check_settings
+from bebert_ray.packed.extent import check_extent
 from bebert_ray.packed.layers import pack_, prepare_
 from bebert_ray.packed.manifest import check, write_manifest
 from bebert_ray.packed.quantizer import (
@@ -34,6 +36,7 @@ from bebert_ray.packed.quantizer import (
     round_,
 )
 from bebert_ray.packed.summary import Summary, summarize
+from bebert_ray.storage.disk import set_modes
 
 
 @dataclass
@@ -221,11 +224,13 @@ class BebertForSequenceClassification(PreTrainedModel):
             UserError: as by `check`; or a tensor or a setting is missing, unexpected or does not
                 fit; or a cascade is asked for, and the model has none.
         """
-        if pretrained_model_name_or_path is not None:
-            check(pretrained_model_name_or_path, **kwargs)
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        prepare_(model, low_memory)
+        place = pretrained_model_name_or_path
+        with refusing(f"{place} cannot be loaded: "):
+            if place is not None:
+                check_extent(check(place, **kwargs))
+            loaded = super().from_pretrained(place, *args, **kwargs)
+            model = loaded[0] if isinstance(loaded, tuple) else loaded
+            prepare_(model, low_memory)
         if cascade:
             threshold_of(model.config)
         model.cascade = cascade
@@ -255,6 +260,7 @@ class BebertForSequenceClassification(PreTrainedModel):
         hub = options.arguments.pop("kwargs", {})
         push = options.arguments.pop("push_to_hub", False)
         PreTrainedModel.save_pretrained(*options.args, **options.kwargs)
+        set_modes(directory, "*.safetensors")
         write_manifest(directory)
         if push:  # not earlier: it takes the manifest along
             both = ("token", "max_shard_size")
