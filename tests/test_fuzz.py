@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -73,7 +75,7 @@ def changed(content: Any, changes: list[tuple[int, Any]]) -> Any:
         if value is None and number % 2:
             del holder[key]
         else:
-            holder[key] = value
+            holder[key] = copy.deepcopy(value)
     return content
 
 
@@ -86,13 +88,20 @@ def _places(content: Any) -> Any:
 
 
 def ends_well(use: Callable[[], Any], within: Path | None = None) -> None:
-    """Call a function, which succeeds or raises a short `UserError`, and changes no file."""
+    """Call a function, which succeeds or raises a short `UserError`, and changes no file.
+
+    A configuration with several problems has a line for each.
+    """
     before = files(within)
     begun = time.process_time()
     try:
         use()
     except UserError as error:
-        assert 0 < len(str(error)) <= 500, str(error)
+        head, *problems = str(error).split("\n  ")
+        if problems:  # a configuration's, one line for each, of which the first 20 are listed
+            assert len(problems) <= 21
+        for line in (head, *problems):
+            assert 0 < len(line) <= 500, line
     assert time.process_time() - begun < SECONDS
     assert files(within) == before
 
@@ -107,7 +116,8 @@ def write_json(path: Path, content: Any, seal: bool = False) -> None:
     """Write JSON; sealed, its checksum fits, as that of one who means harm."""
     if seal and isinstance(content, dict):
         content = {name: value for name, value in content.items() if name != "checksum"}
-        content["checksum"] = fingerprint(content)
+        with suppress(ValueError):  # numbers that are not finite have none
+            content["checksum"] = fingerprint(content)
     path.write_bytes(json.dumps(content).encode())
 
 
@@ -187,7 +197,7 @@ def test_results(finished: Path, changes: Any, seal: bool) -> None:
         place = Path(name) / "results.json"
         content = json.loads((finished / "results.json").read_text())
         write_json(place, changed(content, changes), seal)
-        ends_well(lambda: load_results(Location.of(name)), Path(name))
+        ends_well(lambda: load_results(Location.of(Path(name))), Path(name))
 
 
 @fuzzed

@@ -196,7 +196,7 @@ def _parse_override(override: str, problems: list[str]) -> dict[str, Entry]:
         problems.append(f"{_cut(key)}: the value is not UTF-8 text ({COMMAND_LINE})")
         return {}
     try:
-        tokens = list(yaml.scan(text))
+        tokens = _scan(text)
         if key in FREE_TEXT and not _is_one_value(tokens, text):
             return {key: Entry(text, COMMAND_LINE)}
         if not _is_whole(tokens, text):
@@ -208,6 +208,24 @@ def _parse_override(override: str, problems: list[str]) -> dict[str, Entry]:
         reason = f"the value is not valid YAML, put it in quotes: {_reason(error)}"
         problems.append(f"{_cut(override)}: {reason} ({COMMAND_LINE})")
         return {}
+
+
+def _scan(text: str) -> list[yaml.Token]:
+    """The tokens of a YAML text.
+
+    Raises:
+        ValueError: it is nested too deep, for which the scanner takes time by the square.
+        yaml.YAMLError: it is not YAML.
+    """
+    tokens: list[yaml.Token] = []
+    depth = 0
+    for token in yaml.scan(text):
+        depth += isinstance(token, yaml.FlowSequenceStartToken | yaml.FlowMappingStartToken)
+        depth -= isinstance(token, yaml.FlowSequenceEndToken | yaml.FlowMappingEndToken)
+        if depth > MOST_DEPTH:
+            raise ValueError(f"it is nested more than {MOST_DEPTH} deep")
+        tokens.append(token)
+    return tokens
 
 
 def _is_whole(tokens: list[yaml.Token], text: str) -> bool:

@@ -88,7 +88,8 @@ def check_sizes(settings: dict[str, Any], fault: str) -> None:
         if size is None:
             continue
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= most:
-            shown = repr(size)[:40] if not isinstance(size, int) else f"{size:.3g}"
+            small = isinstance(size, int) and abs(size) < 10**300  # what a float holds
+            shown = f"{size:.3g}" if small else repr(size)[:40]
             raise UserError(f"{fault}{name} is {shown}, not a whole number from 0 to {most}")
 
 

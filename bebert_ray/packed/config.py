@@ -27,6 +27,7 @@ REQUIRED = (
 """Settings of a member that change what it computes. A default must not stand in for them."""
 
 
+MOST_MEMBERS = 10_000
 _FAULT = "config.json of the packed model: "
 
 
@@ -61,6 +62,9 @@ class BebertConfig(PreTrainedConfig):
         """
         with refusing("config.json of the packed model cannot be read: "):
             check_sizes(config_dict, _FAULT)
+            alphas = config_dict.get("alphas")
+            if isinstance(alphas, list) and len(alphas) > MOST_MEMBERS:
+                raise UserError(f"{_FAULT}{len(alphas)} alphas, at most {MOST_MEMBERS} are taken")
             loaded = super().from_dict(config_dict, **kwargs)
         check_settings(loaded[0] if isinstance(loaded, tuple) else loaded)
         return loaded

@@ -44,7 +44,7 @@ def opened(text: bytes, place: object, format: str, version: int) -> dict[str, A
         entries = parse_json(text)
         if not isinstance(entries, dict):
             raise ValueError("it holds no JSON object")
-        if entries.get("format", format) != format:
+        if entries.get("format") != format:
             raise ValueError("it is a record of something else")
         check_version(entries.get("version"), place, version)
         expected = entries.pop("checksum", None)

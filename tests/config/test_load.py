@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -512,3 +513,10 @@ def test_memory_is_read_in_units(text, expected):
     config = load_config(None, ["task=mrpc", f"resources.member.memory={text}"])
     assert config.resources.member.memory == expected
     assert parse_config(to_yaml(config), "again") == config
+
+
+def test_a_deep_override_is_refused_soon() -> None:
+    begun = time.process_time()
+    with pytest.raises(UserError, match="nested more than"):
+        load_config(None, ["task=demo", "member.learning_rate=" + "[" * 50_000])
+    assert time.process_time() - begun < 2
