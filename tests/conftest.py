@@ -241,6 +241,33 @@ def tiny_run(tiny_checkpoint: Path, reviews: Path) -> list[str]:
     ]
 
 
+@pytest.fixture(scope="session")
+def finish_run(tiny_run: list[str]) -> Callable[[Path], Path]:
+    """Makes a finished run of `tiny_run` at a place, in this process, and returns the place."""
+
+    def finish(output: Path) -> Path:
+        from bebert_ray.cluster.worker import Worker
+        from bebert_ray.config import load_config
+        from bebert_ray.pipeline.driver import Run, results
+        from bebert_ray.pipeline.prepare import open_run, prepare
+        from bebert_ray.pipeline.results import to_json
+        from bebert_ray.storage import write_atomic
+
+        prepared = prepare(load_config(None, [*tiny_run, f"output={output}"]))
+        splits = open_run(prepared)
+        run = Run(prepared, splits)
+        worker = Worker(prepared.config, prepared.task, prepared.directory, 1, lambda _: None)
+        arrays = {name: columns.to_arrays() for name, columns in splits.items()}
+        steps = run.start()
+        while steps:
+            step = steps.pop(0)
+            steps += run.advance(step, *worker.run(step, arrays))
+        write_atomic(prepared.layout.results, to_json(results(run).everything()))
+        return output
+
+    return finish
+
+
 @pytest.fixture
 def batch() -> dict[str, Tensor]:
     """Three random sentences of 8, 3 and 6 tokens."""

@@ -40,6 +40,11 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         help="bits (default): one bit a weight, which the engine unpacks when it opens the file; "
         "int8: a byte a weight",
     )
+    parser.add_argument(
+        "--cascade",
+        action="store_true",
+        help="ask a member only where those before it are unsure",
+    )
     flags = parser.parse_args(arguments)
     out, _ = consoles(flags)
     file: Path = flags.file
@@ -55,5 +60,5 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 
     transformers_logging.disable_progress_bar()
     model = load_model(flags.model)
-    export_onnx(model, file, flags.engine, flags.weights)
+    export_onnx(model, file, flags.engine, flags.weights, flags.cascade)
     out.print(f"{file}: {file.stat().st_size / 1e6:.2f} MB")

@@ -29,7 +29,7 @@ from bebert_ray.cluster.gauges import Gauges
 from bebert_ray.cluster.resources import Allotments, last_lines, live_nodes, room
 from bebert_ray.cluster.scoring import SharedScoring
 from bebert_ray.cluster.worker import Worker, worker_environment
-from bebert_ray.config.recipes import RIVAL_NAMES, kind_of
+from bebert_ray.config.recipes import is_rival, kind_of
 from bebert_ray.data.columns import Columns
 from bebert_ray.data.copies import COPIES, Copies
 from bebert_ray.errors import Diverged, RunError, UserError
@@ -429,7 +429,7 @@ class _Ready(NamedTuple):
     def of(cls, step: Step) -> _Ready:
         member = step.member
         if member is None:
-            member = LAST if step.name in RIVAL_NAMES or step.kind == "model" else -1
+            member = LAST if step.kind == "model" or is_rival(step.name) else -1
         return cls(member, step.round, step.name, step)
 
 

@@ -151,6 +151,16 @@ STAGE_NAMES = (
 RIVAL_NAMES = (LONGER, WIDER, DISTILLED)
 
 
+def is_rival(stage: str) -> bool:
+    """Whether no member needs the stage: a baseline of equal cost, or what leads to one.
+
+    Examples:
+        >>> is_rival("wider"), is_rival("half-wide"), is_rival("half")
+        (True, True, False)
+    """
+    return stage in RIVAL_NAMES or stage.endswith(_WIDE)
+
+
 def kind_of(config: Config) -> Kind:
     """The kind of a run's members."""
     chain, match = KINDS[config.bits]

@@ -513,6 +513,13 @@ class ExportConfig:
         description="how all that is not binary is stored; members are rounded so before they are "
         "scored, and fp16 is smaller; none: no packed model is made (members as for fp16)",
     )
+    cascade_loss: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="how much the held-out score may fall, as a fraction, where a cascade asks "
+        "members one after another and only as long as they are unsure; it is off unless asked for",
+    )
 
 
 class Conflict(NamedTuple):

@@ -108,9 +108,12 @@ class PackedLinear(_Prepared):
         """Project [..., in_features] to [..., out_features]."""
         made: _Linear = self.prepared()
         levels, scale, offset = made.quantizer.quantize(x)
-        # torch.export has no name for the product of the engine.
-        multiply = self._from_bits if torch.compiler.is_compiling() else made.multiply
-        scaled = multiply(levels)
+        # The engine's product is no operator that torch.export knows.
+        if torch.compiler.is_compiling():
+            signs = unpack(self.bits.signs, self.bits.columns).flatten(0, 1)
+            scaled = F.linear(levels, signs) * made.scales
+        else:
+            scaled = made.multiply(levels)
         tables = len(self.bits.signs)
         y = scaled if tables == 1 else sum_of(scaled.chunk(tables, -1))
         if made.quantizer.scale is None:
@@ -126,19 +129,17 @@ class PackedLinear(_Prepared):
         scales = self.bits.scales.squeeze(-1).expand(signs.shape[:2])
         total = sum_of((signs.sum(-1) * scales).unbind())
         scales = (scales if made.scale is None else scales * made.scale).flatten()
-        multiply: Product = self._from_bits
-        if not self.low_memory:
-            stacked = signs.flatten(0, 1).to(torch.int8)
-            multiply = product(stacked, scales, made.lowest, made.highest)
+
+        def unpacked() -> Product:
+            stacked = unpack(self.bits.signs, self.bits.columns).flatten(0, 1).to(torch.int8)
+            return product(stacked, scales, made.lowest, made.highest)
+
+        multiply = (lambda levels: unpacked()(levels)) if self.low_memory else unpacked()
         return _Linear(made, multiply, scales, total)
 
     def binary_weights(self) -> list[tuple[Tensor, Tensor]]:
         """Of each table, where it is positive, bool [rows, columns], and its scale."""
         return self.bits.tables()
-
-    def _from_bits(self, levels: Tensor) -> Tensor:
-        signs = unpack(self.bits.signs, self.bits.columns).flatten(0, 1)
-        return F.linear(levels, signs).mul_(self.prepared().scales)
 
 
 class _Linear(NamedTuple):

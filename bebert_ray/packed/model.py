@@ -10,6 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,9 +19,13 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
 from bebert_ray.boosting.torch_vote import combine_logits
+from bebert_ray.boosting.vote import shares
+from bebert_ray.errors import UserError
 from bebert_ray.nn.bert import copy_of, fill_, outline
 from bebert_ray.nn.costs import TOKENS
+from bebert_ray.nn.model_files import refusing
 from bebert_ray.packed.config import BebertConfig, check_settings
+from bebert_ray.packed.extent import check_extent
 from bebert_ray.packed.layers import pack_, prepare_
 from bebert_ray.packed.manifest import check, write_manifest
 from bebert_ray.packed.quantizer import (
@@ -31,6 +36,7 @@ from bebert_ray.packed.quantizer import (
     round_,
 )
 from bebert_ray.packed.summary import Summary, summarize
+from bebert_ray.storage.disk import set_modes
 
 
 @dataclass
@@ -40,7 +46,7 @@ class EnsembleOutput(SequenceClassifierOutput):
     Attributes:
         loss: [], if labels were given.
         logits: [batch, K], whose softmax is the ensemble's probabilities; regression: [batch, 1].
-        member_logits: [batch, M, K].
+        member_logits: [batch, M, K]; in a cascade NaN of members that were not asked.
     """
 
     member_logits: Tensor | None = None
@@ -57,6 +63,8 @@ class BebertForSequenceClassification(PreTrainedModel):
     """
 
     config_class = BebertConfig
+    cascade = False
+    """Whether `forward` asks members one after another, unless it is told."""
 
     def __init__(self, config: BebertConfig):
         super().__init__(config)
@@ -74,6 +82,7 @@ class BebertForSequenceClassification(PreTrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
+        cascade: bool | None = None,
         **unsupported: Any,
     ) -> EnsembleOutput:
         """Score sentences.
@@ -86,6 +95,8 @@ class BebertForSequenceClassification(PreTrainedModel):
             attention_mask: [batch, tokens], 0 for padding; None if there is no padding.
             token_type_ids: [batch, tokens], 1 for the second text of a pair; None for zeros.
             labels: [batch], class indices, or targets in regression; None for no loss.
+            cascade: whether the members after the first are asked only where those before them are
+                unsure, see `boosting.cascade`; None: as the model was loaded.
             unsupported: arguments of other models, which must be None or False.
 
         Returns:
@@ -94,22 +105,46 @@ class BebertForSequenceClassification(PreTrainedModel):
 
         Raises:
             TypeError: an argument is not supported, such as `output_hidden_states=True`.
+            UserError: a cascade is asked for, and the model has none.
         """
         for name, value in unsupported.items():
             if value is not None and value is not False:
                 raise TypeError(
                     f"{type(self).__name__} does not support {name}. It takes input_ids, "
-                    "attention_mask, token_type_ids, labels and return_dict"
+                    "attention_mask, token_type_ids, labels, cascade and return_dict"
                 )
         batch = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
             "token_type_ids": token_type_ids,
         }
-        each = torch.stack([member(**batch).logits for member in self.members])
-        logits = combine_logits(each, self.config.alphas)
+        if self.cascade if cascade is None else cascade:
+            logits, each = self._cascaded(batch)
+        else:
+            each = torch.stack([member(**batch).logits for member in self.members])
+            logits = combine_logits(each, self.config.alphas)
         loss = None if labels is None else self._loss(logits, labels)
         return EnsembleOutput(loss=loss, logits=logits, member_logits=each.transpose(0, 1))
+
+    def _cascaded(self, batch: dict[str, Tensor | None]) -> tuple[Tensor, Tensor]:
+        """The logits of the members that were asked, [batch, K], and of each, [M, batch, K]."""
+        threshold, alphas = threshold_of(self.config), self.config.alphas
+        counted = np.flatnonzero(shares(alphas)).tolist()
+        ids = batch["input_ids"]
+        assert ids is not None
+        rows = torch.arange(len(ids), device=ids.device)
+        each = torch.full((len(alphas), len(ids), self.num_labels), torch.nan, device=ids.device)
+        logits = each[0].clone()
+        for place, number in enumerate(counted):
+            part = {name: None if x is None else x[rows] for name, x in batch.items()}
+            each[number, rows] = self.members[number](**part).logits
+            asked = counted[: place + 1]
+            vote = combine_logits(each[asked][:, rows], [alphas[m] for m in asked])
+            logits[rows] = vote
+            rows = rows[vote.softmax(-1).amax(-1) < threshold]
+            if not len(rows):
+                break
+        return logits, each
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.num_labels == 1:
@@ -163,6 +198,7 @@ class BebertForSequenceClassification(PreTrainedModel):
             members=len(self.members),
             float_bits=FLOAT_BITS[self.config.quantization_config.remainder],
             tokens=tokens,
+            asked=(self.config.cascade_settings or {}).get("members"),
         )
 
     @classmethod
@@ -171,6 +207,7 @@ class BebertForSequenceClassification(PreTrainedModel):
         pretrained_model_name_or_path: str | PathLike[Any] | None,
         *args: Any,
         low_memory: bool = False,
+        cascade: bool = False,
         **kwargs: Any,
     ) -> Any:
         """As of every Hugging Face model, and every file is checked against the manifest first.
@@ -180,16 +217,23 @@ class BebertForSequenceClassification(PreTrainedModel):
             args: likewise.
             low_memory: whether weights stay bits in memory, which every call unpacks: slower, with
                 the same logits. By default they are unpacked once, to a byte a weight or more.
+            cascade: whether members are asked one after another, see `forward`.
             kwargs: likewise.
 
         Raises:
             UserError: as by `check`; or a tensor or a setting is missing, unexpected or does not
-                fit.
+                fit; or a cascade is asked for, and the model has none.
         """
-        if pretrained_model_name_or_path is not None:
-            check(pretrained_model_name_or_path, **kwargs)
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        prepare_(loaded[0] if isinstance(loaded, tuple) else loaded, low_memory)
+        place = pretrained_model_name_or_path
+        with refusing(f"{place} cannot be loaded: "):
+            if place is not None:
+                check_extent(check(place, **kwargs))
+            loaded = super().from_pretrained(place, *args, **kwargs)
+            model = loaded[0] if isinstance(loaded, tuple) else loaded
+            prepare_(model, low_memory)
+        if cascade:
+            threshold_of(model.config)
+        model.cascade = cascade
         return loaded
 
     def save_pretrained(
@@ -216,11 +260,27 @@ class BebertForSequenceClassification(PreTrainedModel):
         hub = options.arguments.pop("kwargs", {})
         push = options.arguments.pop("push_to_hub", False)
         PreTrainedModel.save_pretrained(*options.args, **options.kwargs)
+        set_modes(directory, "*.safetensors")
         write_manifest(directory)
         if push:  # not earlier: it takes the manifest along
             both = ("token", "max_shard_size")
             hub |= {name: options.arguments[name] for name in both if name in options.arguments}
             self.push_to_hub(hub.pop("repo_id", directory.name), **hub)
+
+
+def threshold_of(config: Any) -> float:
+    """The threshold of a model's cascade.
+
+    Raises:
+        UserError: it has none.
+    """
+    if config.cascade_settings is None:
+        raise UserError(
+            "the model has no cascade: it was packed without one, has one member, or predicts a "
+            "number"
+        )
+    threshold: float = config.cascade_settings["threshold"]
+    return threshold
 
 
 def finalised(

@@ -22,12 +22,14 @@ from bebert_ray.errors import UserError
 from bebert_ray.nn.binarize import SignedGelu
 from bebert_ray.nn.quantizers import SignQuantizer
 from bebert_ray.packed.engines import fits
-from bebert_ray.packed.model import BebertForSequenceClassification
+from bebert_ray.packed.model import BebertForSequenceClassification, threshold_of
 from bebert_ray.packed.onnx_graph import Engine, Graph, WeightFormat
 from bebert_ray.packed.onnx_quantizers import Levels, levels
 from bebert_ray.storage.disk import write_file
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+Inputs = dict[str, str]
+"""The values that stand for the inputs, by name: the inputs themselves, or some rows of them."""
 ACTIVATIONS = {"GELUActivation": "Gelu", "SignedGelu": "Gelu", "ReLU": "Relu"}
 """Operators of ONNX by the class of an activation function."""
 
@@ -37,6 +39,7 @@ def export_onnx(
     path: Path,
     engine: Engine = "onnxruntime",
     weights: WeightFormat = "bits",
+    cascade: bool = False,
 ) -> None:
     """Write a packed model as ONNX: int64 inputs [batch, tokens], float output [batch, K].
 
@@ -47,13 +50,14 @@ def export_onnx(
             plain ONNX.
         weights: `bits`: one bit a weight, which an engine unpacks to a byte when it opens the file;
             `int8`: a byte a weight, for engines that would unpack bits again and again.
+        cascade: whether a member is asked only where those before it are unsure.
 
     Raises:
-        UserError: the FFN has an activation function without a counterpart, or the file cannot be
-            written.
+        UserError: a cascade is asked for and the model has none, the FFN has an activation function
+            without a counterpart, or the file cannot be written.
     """
     try:
-        write_file(path, build_onnx(model, engine, weights).SerializeToString())
+        write_file(path, build_onnx(model, engine, weights, cascade).SerializeToString())
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 
@@ -63,14 +67,42 @@ def build_onnx(
     model: BebertForSequenceClassification,
     engine: Engine = "onnxruntime",
     weights: WeightFormat = "bits",
+    cascade: bool = False,
 ) -> onnx.ModelProto:
     """The graph; see `export_onnx`."""
     g, labels = Graph(engine, weights), model.num_labels
     share = shares(model.config.alphas)
     counted = np.flatnonzero(share).tolist()
-    logits = [_member(g, model.members[index]) for index in counted]
-    output = _combined(g, logits, share[counted], labels)
+    inputs: Inputs = {name: name for name in INPUTS}
+    if cascade:
+        threshold = threshold_of(model.config)
+        members = [model.members[index] for index in counted]
+        output = _cascaded(g, members, inputs, share[counted], threshold)
+    else:
+        logits = [_member(g, model.members[index], inputs) for index in counted]
+        output = _combined(g, logits, share[counted], labels)
     return g.finish(INPUTS, output, labels)
+
+
+def _cascaded(
+    g: Graph, members: list[Any], inputs: Inputs, share: np.ndarray, threshold: float
+) -> str:
+    """The vote of the members that were asked, see `BebertForSequenceClassification`."""
+    rows, output, logits = "", "", [_member(g, members[0], inputs)]
+    for count, member in enumerate(members, start=1):
+        if count > 1:
+            logits.append(_member(g, member, inputs))
+        vote = _combined(g, logits, share[:count] / share[:count].sum(), 0)
+        places = g.op("Unsqueeze", rows, g.integers(1)) if rows else ""
+        output = g.op("ScatterND", output, places, vote) if rows else vote
+        if count < len(members):
+            sure = g.op("ReduceMax", g.op("Softmax", vote, axis=-1), g.integers(1), keepdims=0)
+            unsure = g.op("NonZero", g.op("Less", sure, g.constant(threshold)))
+            unsure = g.op("Squeeze", unsure, g.integers(0))
+            rows = g.op("Gather", rows, unsure) if rows else unsure
+            inputs = {name: g.op("Gather", value, unsure) for name, value in inputs.items()}
+            logits = [g.op("Gather", each, unsure) for each in logits]
+    return output
 
 
 def _combined(g: Graph, logits: list[str], share: np.ndarray, labels: int) -> str:
@@ -86,11 +118,11 @@ def _combined(g: Graph, logits: list[str], share: np.ndarray, labels: int) -> st
     return g.op("ReduceLogSumExp", terms, first, keepdims=0)
 
 
-def _member(g: Graph, member: Any) -> str:
+def _member(g: Graph, member: Any, inputs: Inputs) -> str:
     bert = member.bert
-    x = _embeddings(g, bert.embeddings)
+    x = _embeddings(g, bert.embeddings, inputs)
     # [batch, 1, 1, tokens]: over heads and queries.
-    padding = g.op("Equal", "attention_mask", g.integers(0))
+    padding = g.op("Equal", inputs["attention_mask"], g.integers(0))
     padding = g.op("Unsqueeze", padding, g.integers(1, 2))
     for layer in bert.encoder.layer:
         context = _attention(g, x, layer.attention.self, padding)
@@ -105,14 +137,15 @@ def _member(g: Graph, member: Any) -> str:
     return _linear(g, pooled, member.classifier)
 
 
-def _embeddings(g: Graph, embeddings: Any) -> str:
-    words = embeddings.word_embeddings.bits
+def _embeddings(g: Graph, embeddings: Any, inputs: Inputs) -> str:
+    words, ids = embeddings.word_embeddings.bits, inputs["input_ids"]
     found = []
     for bits, scales in zip(words.signs, words.scales, strict=True):
-        signs = g.signs(bits, words.columns, np.float32, "input_ids")
-        found.append(g.op("Mul", signs, g.op("Gather", g.constant(scales), "input_ids")))
-    kinds = g.op("Gather", g.constant(embeddings.token_type_embeddings.weight), "token_type_ids")
-    count = g.op("Shape", "input_ids", start=1, end=2)
+        signs = g.signs(bits, words.columns, np.float32, ids)
+        found.append(g.op("Mul", signs, g.op("Gather", g.constant(scales), ids)))
+    kinds = g.constant(embeddings.token_type_embeddings.weight)
+    kinds = g.op("Gather", kinds, inputs["token_type_ids"])
+    count = g.op("Shape", ids, start=1, end=2)
     table = g.constant(embeddings.position_embeddings.weight)
     positions = g.op("Slice", table, g.integers(0), count, g.integers(0))
     total = g.op("Add", g.op("Add", g.sum(found), kinds), positions)

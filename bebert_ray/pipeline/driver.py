@@ -317,7 +317,9 @@ def _packed(artifact: Artifact | None) -> Packed | None:
     if artifact is None:
         return None
     facts, remainder = artifact.facts, artifact.inputs["remainder"]
-    return Packed(remainder, facts["bytes"], facts["scores"], facts["logit_difference"])
+    return Packed(
+        remainder, facts["bytes"], facts["scores"], facts["logit_difference"], facts["cascade"]
+    )
 
 
 def _state(known: object) -> str:

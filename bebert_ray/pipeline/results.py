@@ -57,12 +57,14 @@ class Packed:
         scores: all metrics of the ensemble, by split.
         logit_difference: the largest difference between a logit of a packed member and the one that
             its scores and its alpha follow from; 0, unless another machine has packed it.
+        cascade: `kept` and `curve`, see `pack.leave_packed`; None if the model has no cascade.
     """
 
     remainder: str
     bytes: dict[str, int]
     scores: Scores
     logit_difference: float
+    cascade: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -201,6 +201,7 @@ def model_step(
         "members": {member.location.name: member.digest for member in members},
         "alphas": list(alphas) if any(alphas) else [1.0] * len(alphas),
         "remainder": config.export.remainder,
+        "cascade_loss": config.export.cascade_loss,
         "labels": task.labels,
         "text_columns": task.text_columns,
         "max_length": config.data.max_length,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 from rich.console import Console
@@ -19,6 +20,8 @@ from bebert_ray.storage import Location, keep, write_atomic
 def write_report(run: Location, console: Console) -> Results:
     """Print the table of a finished run, and write `scores.png` and `report.html` anew.
 
+    In a directory of another user, which may be read alone, nothing is written.
+
     Needs `results.json`, `metrics.jsonl` and `weights/` of the run directory: neither data nor
     models, and neither torch nor Ray.
 
@@ -33,7 +36,10 @@ def write_report(run: Location, console: Console) -> Results:
         UserError: there are no results, they cannot be read, or the report cannot be written.
     """
     results = load_results(run)
-    draw_report(results, run)
+    if not run.is_local or os.access(run.local, os.W_OK):
+        draw_report(results, run)
+    else:
+        console.print(f"{run} may not be written to: report.html and scores.png stay as they are")
     print_table(results, console)
     return results
 

@@ -98,6 +98,12 @@ def _print_packed(results: Results, packed: Packed, console: Console) -> None:
         f"{size['weights']}, scales {size['scales']}, {packed.remainder} floats {size['floats']})"
     )
     console.print(f"loaded again: {metric} {results.headline(packed.scores):.4f}")
+    if packed.cascade:
+        kept = packed.cascade["curve"][0]
+        console.print(
+            f"cascade, off unless asked for: {kept['members'][results.dev[0]]:.2f} members a text, "
+            f"{metric} {results.headline(kept['scores']):.4f}"
+        )
     if packed.logit_difference:
         console.print(
             f"loaded again, a logit of a member differs by {packed.logit_difference:.2g} from the "

@@ -44,6 +44,7 @@ class Request:
         rows_per_file: The most rows of an output file.
         batch_size: Texts in a forward pass.
         workers: Number of processes; None for one a GPU, or one a CPU.
+        cascade: Whether to ask a member only where those before it are unsure.
     """
 
     model: str
@@ -54,6 +55,7 @@ class Request:
     rows_per_file: int = 5000
     batch_size: int = 64
     workers: int | None = None
+    cascade: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ def predict(request: Request, progress: Console) -> Outcome:
     """
     model, output = Location.parse(request.model), Location.parse(request.output).rooted()
     card = read_card(model)
+    if request.cascade and not card.has_cascade:
+        raise UserError(f"--cascade: {model} has none; it takes two members and classes")
     text_columns = tuple(request.text_columns or card.text_columns)
     if len(text_columns) not in (1, 2):
         raise UserError(
@@ -123,9 +127,10 @@ def predict(request: Request, progress: Console) -> Outcome:
         "text columns": text_columns,
         "prefix": request.prefix,
         "rows per file": request.rows_per_file,
-    }
+    } | ({"cascade": True} if request.cascade else {})
     inputs = {str(each.location): (each.size, each.modified) for each in sources}
-    job = Job(model, card, output, text_columns, request.prefix, request.batch_size, inputs)
+    size, cascade = request.batch_size, request.cascade
+    job = Job(model, card, output, text_columns, request.prefix, size, inputs, cascade)
     with lock(output):
         sweep(output)
         parts = open_output(output, command, sources, request.rows_per_file)

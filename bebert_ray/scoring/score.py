@@ -31,6 +31,7 @@ class Job:
         prefix: Of the names of the columns that are added.
         batch_size: Texts in a forward pass.
         inputs: Size and time of change of each input file, as it was planned with.
+        cascade: Whether members are asked one after another.
     """
 
     model: Location
@@ -40,6 +41,7 @@ class Job:
     prefix: str
     batch_size: int
     inputs: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    cascade: bool = False
 
 
 def score_part(job: Job, classifier: Classifier, part: Part) -> int:

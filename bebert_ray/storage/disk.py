@@ -106,18 +106,24 @@ def _move_files(source: Path, target: Path) -> None:
             os.rmdir(place)
 
 
-def set_modes(directory: Path) -> None:
-    """Give files and directories the modes that the umask allows; safetensors writes 0600.
+def set_modes(directory: Path, pattern: str = "*") -> None:
+    """Give files the mode that the umask allows, as of any new file; safetensors writes 0600.
 
     Args:
-        directory: made by this process, with the mode that the umask gives a directory. Files with
-            several names are left as they are: the other names may be others' files.
+        directory: with the files, at any depth. Those with several names are left as they are: the
+            other names may be others' files.
+        pattern: which files.
     """
-    mode = directory.stat().st_mode & 0o777
-    for entry in directory.rglob("*"):
+    probe = directory / draft_name("mode")
+    probe.touch()
+    try:
+        mode = probe.stat().st_mode & 0o666
+    finally:
+        probe.unlink()
+    for entry in directory.rglob(pattern):
         status = entry.lstat()
         if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-            os.chmod(entry, mode & 0o666)
+            os.chmod(entry, mode)
 
 
 def is_narrow(path: Path, directory: Path) -> bool:

@@ -8,18 +8,14 @@ the machine slows all of them alike.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import resource
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
+
+from measure.contestants import Contestant, in_process
 
 EXAMPLES, TOKENS, LABELS = 32, 64, 2
 TERNARY = ("1-1-8", "1-1-4")  # members that are split from a ternary model
@@ -49,18 +45,18 @@ def train(steps: int, warmup: int, bits: str) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as scratch:
         split = Path(scratch) / "split"
-        _in_process(_make_member, {}, split, bits)
+        in_process(_make_member, {}, split, bits)
         fused = "baseline_bf16_fused" if precision == "bf16" else "baseline_fused"
         contestants = {
-            "member": _Contestant(_member_step, ENVIRONMENT, split, True),
-            "member_eager": _Contestant(_member_step, ENVIRONMENT, split, False),
-            "baseline": _Contestant(_baseline_step, {}, "fp32", False),
-            "baseline_same_malloc": _Contestant(_baseline_step, ENVIRONMENT, "fp32", False),
-            fused: _Contestant(_baseline_step, ENVIRONMENT, precision, True),
+            "member": Contestant(_member_step, ENVIRONMENT, split, True),
+            "member_eager": Contestant(_member_step, ENVIRONMENT, split, False),
+            "baseline": Contestant(_baseline_step, {}, "fp32", False),
+            "baseline_same_malloc": Contestant(_baseline_step, ENVIRONMENT, "fp32", False),
+            fused: Contestant(_baseline_step, ENVIRONMENT, precision, True),
         }
         if bits in TERNARY:
-            contestants["ternary"] = _Contestant(_ternary_step, ENVIRONMENT, bits, True)
-            contestants["ternary_eager"] = _Contestant(_ternary_step, ENVIRONMENT, bits, False)
+            contestants["ternary"] = Contestant(_ternary_step, ENVIRONMENT, bits, True)
+            contestants["ternary_eager"] = Contestant(_ternary_step, ENVIRONMENT, bits, False)
         times: dict[str, list[float]] = {name: [] for name in contestants}
         first: dict[str, float] = {}
         for turn in range(warmup + steps):
@@ -85,42 +81,6 @@ def train(steps: int, warmup: int, bits: str) -> dict[str, Any]:
         "first_step_s": {name: round(seconds, 1) for name, seconds in first.items()},
         "peak_rss_mib": {name: round(peak, 1) for name, peak in peaks.items()},
     }
-
-
-class _Contestant:
-    """A process that takes one training step whenever it is told to."""
-
-    def __init__(
-        self, make: Callable[..., Callable[[], object]], environment: dict[str, str], *args: object
-    ):
-        self.pipe, theirs = multiprocessing.get_context("spawn").Pipe()
-        self.process = _spawn(_serve, environment, theirs, make, *args)
-        self.pipe.recv()  # ready
-
-    def step(self) -> float:
-        """Take a step; its seconds."""
-        self.pipe.send("step")
-        return self.pipe.recv()
-
-    def stop(self) -> float:
-        """End the process; the most memory it ever had, in MiB."""
-        self.pipe.send("stop")
-        peak = self.pipe.recv()
-        self.process.join()
-        return peak
-
-
-def _serve(pipe: Connection, make: Callable[..., Callable[[], object]], *args: object) -> None:
-    import torch
-
-    torch.set_num_threads(1)
-    step = make(*args)
-    pipe.send("ready")
-    while pipe.recv() == "step":
-        started = time.perf_counter()
-        step()
-        pipe.send(time.perf_counter() - started)
-    pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def _batch() -> dict[str, Any]:
@@ -223,25 +183,3 @@ def _baseline_step(precision: str, fused: bool) -> Callable[[], object]:
         optimizer.step()
 
     return step
-
-
-def _spawn(target: Callable[..., None], environment: dict[str, str], *args: object) -> SpawnProcess:
-    # glibc reads its settings when a process starts: they must be in the environment by then.
-    before = dict(os.environ)
-    os.environ.update(environment)
-    try:
-        process = multiprocessing.get_context("spawn").Process(
-            target=target, args=args, daemon=True
-        )
-        process.start()
-        return process
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def _in_process(target: Callable[..., None], environment: dict[str, str], *args: object) -> None:
-    process = _spawn(target, environment, *args)
-    process.join()
-    if process.exitcode:
-        raise RuntimeError(f"{target.__name__} ended with exit code {process.exitcode}")

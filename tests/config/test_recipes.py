@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from bebert_ray.config import Config, load_config
-from bebert_ray.config.recipes import KINDS, RIVAL_NAMES, STAGE_NAMES, Trunk, kind_of
+from bebert_ray.config.recipes import KINDS, RIVAL_NAMES, STAGE_NAMES, Trunk, is_rival, kind_of
 from bebert_ray.config.schema import FULL_WIDTH
 
 
@@ -79,6 +79,8 @@ def test_every_name_is_one_that_the_layout_knows(bits):
     names = [stage.name for stage in (*found.stages, *found.rivals)]
     assert len(names) == len(set(names))
     assert set(names) <= {*STAGE_NAMES, *RIVAL_NAMES}
+    assert not any(is_rival(stage.name) for stage in found.stages)
+    assert all(is_rival(stage.name) for stage in found.rivals), "no member waits for them"
     for position, stage in enumerate((*found.stages, *found.rivals)):
         assert set(stage.parents) <= set(names[:position]), "each comes after its parents"
 

@@ -231,6 +231,13 @@ def test_a_finished_run_is_packed_alone(_packed_once, runner, packed):
     assert _packed_once[2] == ["model"]
     assert packed.packed.logit_difference == 0
     assert packed.packed.scores == {name: packed.scores[name] for name in ("selection", "dev")}
+    kept, *others = packed.packed.cascade["curve"]
+    assert packed.packed.cascade["kept"]["members"] == kept["members"]["selection"] <= 2
+    assert kept["scores"]["selection"]["accuracy"] >= packed.scores["selection"]["accuracy"]
+    assert others[0]["members"]["dev"] == 1 and others[-1]["members"]["dev"] == 2
+    assert others[-1]["scores"] == packed.packed.scores
+    config = json.loads((runner.output / "model" / "config.json").read_text())
+    assert config["cascade_settings"] == packed.packed.cascade["kept"]
     size = (runner.output / "model" / "model.safetensors").stat().st_size
     assert packed.packed.bytes["file"] == size
     assert packed.everything()["packed"]["remainder"] == "fp16"

@@ -83,8 +83,7 @@ def test_a_model_that_cannot_be_loaded_is_told_in_one_message(
         run(request_, model=str(model))
     # Any but Ray's own might turn to a Ray that is gone, which then ends this process.
     left = {thread.name for thread in alive - before}
-    assert left <= {"PythonGCThread", "ray_listen_error_messages"}
-    assert left
+    assert left <= {"PythonGCThread", "ray_listen_error_messages"}  # none if Ray never started
 
 
 def test_what_is_done_is_not_redone(request_, without_ray, tmp_path):
@@ -273,3 +272,9 @@ def test_bad_rows_alone_are_a_failure(request_, without_ray, tmp_path):
     for _ in range(2):  # also where nothing is left to do
         with pytest.raises(RunError, match=r"all 2 rows are bad.*_bad_rows.*no text in column"):
             run(request_, input=[str(tmp_path / "bad.csv")])
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_cascade_takes_a_model_that_has_one(request_):
+    with pytest.raises(UserError, match=r"--cascade: .* has none"):
+        run(request_, cascade=True)

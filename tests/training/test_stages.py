@@ -35,7 +35,7 @@ def test_artifacts_hold_the_model_its_logits_and_its_scores(run: Any) -> None:
         files = {file.name for file in artifact.path.iterdir()}
         tensors = {"model.safetensors", "logits.safetensors"}
         assert files == tensors | {"config.json", "artifact.json"}
-        assert set(artifact.facts) == {"scores", "bits", "seconds", "versions"}
+        assert set(artifact.facts) == {"scores", "bits", "seconds", "versions", "compiled"}
         assert {"bebert_ray", "torch", "transformers"} <= set(artifact.facts["versions"])
         assert artifact.facts["seconds"] > 0
         model = load_model(artifact.path)
