@@ -91,7 +91,9 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on `device`."""
+    """The batch on `device`; a GPU copies it from pinned memory while the CPU goes on."""
+    if device.type == "cuda":
+        batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
@@ -151,7 +153,7 @@ class Fit:
         self._best_weights: dict[str, Tensor] | None = None  # kept once the model moves on
         self._started, self._first_step = time.monotonic(), 0
         if settings.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+            model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
         parallel.align_(model)
         torch.manual_seed(settings.seed + parallel.rank())
 

@@ -90,6 +90,32 @@ def test_bfloat16_differs_by_roundings(compiler: None) -> None:
     torch.testing.assert_close(fast[2], slow[2], rtol=0.02, atol=0.02)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_gpu_is_not_waited_for_and_agrees_with_the_cpu(
+    name: str, fast: bool, compiler: None
+) -> None:
+    function, inputs = FUNCTIONS[name]
+    compiled.use_compiler_(False)
+    expected = outcome(function, inputs, torch.float32)
+    compiled.use_compiler_(fast)
+    moved = [each.cuda().requires_grad_() for each in inputs]
+    gradient = numbers(9).cuda()
+    function(*moved).backward(gradient)  # compiles
+    for each in moved:
+        each.grad = None
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        out = function(*moved)
+        out.backward(gradient)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    found = [out.detach(), *(each.grad for each in moved if each.grad is not None)]
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-4, atol=1e-4)
+
+
 def test_one_compilation_serves_all_shapes_and_widths(compiler: None) -> None:
     def check(x: Tensor, bits: int) -> None:
         out = lsq(x, STEP, bits, True)
