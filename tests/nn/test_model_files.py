@@ -133,9 +133,7 @@ def test_weights_that_are_no_numbers(
     refused: Callable[..., str], value: float, dtype: torch.dtype
 ) -> None:
     message = refused(lambda directory: poison(directory, value, dtype))
-    assert (
-        "model.safetensors holds NaN or infinity: 1 of 2048 numbers of encoder" in message
-    )
+    assert "model.safetensors holds NaN or infinity: 1 of 2048 numbers of encoder" in message
 
 
 def test_no_numbers_in_a_shard_and_in_pytorchs_file(refused: Callable[..., str]) -> None:
