@@ -16,7 +16,7 @@ from rich.console import Console
 
 from bebert_ray.errors import RunError, UserError
 from bebert_ray.paths import expand
-from bebert_ray.reporting.console import console
+from bebert_ray.reporting.console import console, print_anything
 
 T = TypeVar("T")
 
@@ -30,6 +30,7 @@ def run_job(job: Callable[[], None]) -> int:
     Returns:
         The exit code: 0, 1 for a run that failed, 2 for bad input, 128 + n for signal n.
     """
+    print_anything()
     received: list[int] = []  # Ray raises a KeyboardInterrupt of its own in place of ours
 
     def interrupt(number: int, _: FrameType | None) -> None:
@@ -40,7 +41,7 @@ def run_job(job: Callable[[], None]) -> int:
     try:
         job()
     except (UserError, RunError) as error:
-        print(f"error: {error}".encode(errors="replace").decode(), file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted; give the same command again to go on", file=sys.stderr)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from bebert_ray.cli.common import run_job
+from bebert_ray.reporting.console import print_anything
 from bebert_ray.version import __version__
 
 COMMANDS = {
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, see `common.run_job`; 2 for a command that does not exist.
     """
+    print_anything()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] == "--version":
         print(f"bebert_ray {__version__}")

@@ -19,6 +19,7 @@ import torch
 from ray.exceptions import RayError
 from ray.util.state import get_log
 
+from bebert_ray.cluster.cpus import available_cpus
 from bebert_ray.config import Config, ResourcesConfig
 from bebert_ray.config.schema import MemberResources, StageResources
 from bebert_ray.errors import RunError, UserError
@@ -55,7 +56,8 @@ def connected(resources: ResourcesConfig) -> Iterator[list[Node]]:
     if address == "local":
         # Ray sees GPUs also where the installed torch can use none.
         gpus = torch.cuda.device_count()
-        options |= {"num_cpus": resources.num_cpus, "num_gpus": gpus, "include_dashboard": False}
+        cpus = resources.num_cpus or available_cpus()
+        options |= {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False}
     try:
         _probe(address)
         with _own_handler(signal.SIGTERM):

@@ -482,7 +482,7 @@ class ResourcesConfig:
 
     num_cpus: Count | None = Field(
         default=None,
-        description="CPUs of a Ray that the job starts itself; null: all of this machine's",
+        description="CPUs of a Ray that the job starts itself; null: all that this process may use",
     )
     stage_workers: Count = Field(
         default=1,

@@ -7,6 +7,16 @@ import sys
 from rich.console import Console
 
 
+def print_anything() -> None:
+    """Have stdout and stderr show "?" for what their encoding cannot: better than an end.
+
+    Names of files may hold any bytes, and a terminal or a log may take ASCII alone.
+    """
+    for file in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(file, "reconfigure", None):
+            reconfigure(errors="replace")
+
+
 def console(*, stderr: bool = False, quiet: bool = False) -> Console:
     """A console that prints text as it is: a path may hold brackets.
 
@@ -16,9 +26,8 @@ def console(*, stderr: bool = False, quiet: bool = False) -> Console:
         stderr: print there, and not to stdout.
         quiet: print nothing.
     """
+    print_anything()
     file = sys.stderr if stderr else sys.stdout
-    if reconfigure := getattr(file, "reconfigure", None):
-        reconfigure(errors="replace")  # where the encoding is not UTF-8, "?" is better than an end
     return Console(
         file=file,
         quiet=quiet,

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
+from bebert_ray.errors import UserError
 from bebert_ray.pipeline.driver import make_plan
 from bebert_ray.pipeline.results import Results, to_json
 from bebert_ray.reporting.html import page
+from bebert_ray.reporting.status import look
 from bebert_ray.scoring.classifier import Classifier, read_card
 from bebert_ray.storage import Location, find
 from bebert_ray.training import stages
@@ -494,6 +497,30 @@ def test_fully_binary_members_are_boosted_in_rounds_and_taken_up_like_others(run
     assert runner.taken == [MEMBERS[1]]
     assert member_bytes(again) == bits
     assert again.summary()["ensemble"] == first.summary()["ensemble"]
+
+
+def test_a_finished_classifier_is_the_teacher_as_it_is(runner, tiny_checkpoint, tmp_path):
+    first = runner("ensemble.members=1")
+    trained = load_file(runner.output / "teacher" / "model.safetensors")
+    checkpoint = shutil.copytree(tiny_checkpoint, tmp_path / "finished")
+    config = json.loads((checkpoint / "config.json").read_text())
+    config |= {"architectures": ["BertForSequenceClassification"]}
+    config |= {"id2label": {"0": "neg", "1": "pos"}, "label2id": {"neg": 0, "pos": 1}}
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    save_file(trained, checkpoint / "model.safetensors", {"format": "pt"})
+    taken = (f"model={checkpoint}", "teacher.epochs=0", "ensemble.members=1")
+    second = runner(*taken, output=tmp_path / "second")
+    teacher = load_file(tmp_path / "second" / "teacher" / "model.safetensors")
+    assert all(teacher[name].equal(tensor) for name, tensor in trained.items())
+    assert second.stages["teacher"].scores == first.stages["teacher"].scores
+    status = look(Location.of(tmp_path / "second"))
+    assert [(row.name, row.state) for row in status.rows if row.name == "teacher"] == [
+        ("teacher", "done")
+    ]
+    config["id2label"] = {"0": "pos", "1": "neg"}
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="are pos, neg, and those of the task are neg, pos"):
+        runner.prepare(*taken, output=tmp_path / "third")
 
 
 def test_members_that_have_learnt_nothing_are_named(runner):

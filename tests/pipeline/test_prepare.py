@@ -52,6 +52,41 @@ def test_a_tokenizer_of_a_larger_model_is_refused(runner, checkpoint):
         runner.prepare(f"model={checkpoint}")
 
 
+@pytest.mark.parametrize(
+    ("file", "settings", "changes", "message"),
+    [
+        (
+            "config.json",
+            {"type_vocab_size": 1},
+            ["data.text_columns=[text, text2]"],
+            "type_vocab_size is 1",
+        ),
+        ("tokenizer_config.json", {"pad_token": None}, [], "has no pad_token"),
+        ("config.json", {"position_embedding_type": "relative_key"}, [], "position_embedding_type"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_starts(
+    runner, checkpoint, reviews, tmp_path, file, settings, changes, message
+):
+    if "type_vocab_size" in settings:
+        tensors = load_file(checkpoint / "model.safetensors")
+        name = "embeddings.token_type_embeddings.weight"
+        tensors[name] = tensors[name][:1].contiguous()
+        save_file(tensors, checkpoint / "model.safetensors", metadata={"format": "pt"})
+        data = shutil.copytree(reviews, tmp_path / "pairs")
+        for path in data.iterdir():
+            lines = [line.split("\t") for line in path.read_text().splitlines()]
+            lines[0].append("text2")
+            rows = [[*row, row[0]] for row in lines[1:]]
+            path.write_text("".join("\t".join(row) + "\n" for row in [lines[0], *rows]))
+        changes = [*changes, f"data.path={data}"]
+    path = checkpoint / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    with pytest.raises(UserError, match=message):
+        runner.prepare(f"model={checkpoint}", *changes)
+    assert not runner.output.exists()
+
+
 def test_inputs_longer_than_the_model_can_take_are_refused(runner):
     assert runner.prepare("data.max_length=64")
     with pytest.raises(UserError, match=r"data\.max_length: 65 tokens .* give at most 64"):

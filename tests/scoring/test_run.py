@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 
 from bebert_ray.errors import RunError, UserError
 from bebert_ray.scoring.run import Request, predict, print_figures
@@ -78,12 +79,37 @@ def test_a_model_that_cannot_be_loaded_is_told_in_one_message(
 
     monkeypatch.setattr("ray.shutdown", look_and_shut_down)
     model = shutil.copytree(sentiment, tmp_path / "model")
-    (model / "model.safetensors").write_bytes(b"short")
-    with pytest.raises(UserError, match="model: cannot be loaded"):
+    tensors = load_file(model / "model.safetensors")
+    del tensors["classifier.bias"]  # which only a worker looks at
+    save_file(tensors, model / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"model: has no classifier\.bias"):
         run(request_, model=str(model))
     # Any but Ray's own might turn to a Ray that is gone, which then ends this process.
     left = {thread.name for thread in alive - before}
     assert left <= {"PythonGCThread", "ray_listen_error_messages"}  # none if Ray never started
+
+
+@pytest.mark.parametrize(
+    ("pairs", "settings", "message"),
+    [
+        (False, {"vocab_size": 50}, "and the weights 50: they do not belong together"),
+        (True, {"type_vocab_size": 1}, "the texts are pairs, and type_vocab_size is 1"),
+        (False, None, "the tokenizer knows no word"),
+    ],
+)
+def test_a_tokenizer_that_does_not_fit_is_told_before_anything_starts(
+    request_, sentiment, tmp_path, monkeypatch, pairs, settings, message
+):
+    monkeypatch.setattr("bebert_ray.scoring.run.connected", None)  # or it fails otherwise
+    model = shutil.copytree(sentiment, tmp_path / "model")
+    if settings is None:
+        (model / "tokenizer.json").unlink()
+    else:
+        config = json.loads((model / "config.json").read_text()) | settings
+        (model / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=message):
+        run(request_, model=str(model), text_columns=["text", "id"] if pairs else None)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_done_is_not_redone(request_, without_ray, tmp_path):
