@@ -206,8 +206,10 @@ def _safetensors_damage(head: bytes, size: int, stream: Any) -> str | None:
         if length + _SAFETENSORS_HEADER > size:
             raise ValueError
         entries = json.loads(stream.read(length))
-        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name[:2] != "__"]
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        ends = [
+            int(entry["data_offsets"][1]) for name, entry in entries.items() if name[:2] != "__"
+        ]
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         if length + _SAFETENSORS_HEADER > size:
             return f"is cut short, at {size:,} bytes; download it again"
         return "is no safetensors file"

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bebert_ray.errors import UserError
 from bebert_ray.storage.hashing import fingerprint
-from bebert_ray.storage.location import Location
+
+if TYPE_CHECKING:  # packed models check their names without pyarrow
+    from bebert_ray.storage.location import Location
 
 MOST_BYTES = 1 << 30
 """Size of the longest record that is read."""
@@ -110,8 +112,9 @@ def check_inside(directory: Path | Location, name: str) -> None:
     Raises:
         ValueError: it is.
     """
-    location = Location.of(directory)
-    if location.is_local:
-        here = location.local.resolve()
-        if not (location.local / name).resolve().is_relative_to(here):
-            raise ValueError(f"{name[:60]!r} leads out of the directory by a symbolic link")
+    if not isinstance(directory, Path):
+        if not directory.is_local:
+            return
+        directory = directory.local
+    if not (directory / name).resolve().is_relative_to(directory.resolve()):
+        raise ValueError(f"{name[:60]!r} leads out of the directory by a symbolic link")
