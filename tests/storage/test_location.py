@@ -1,5 +1,6 @@
 """Names of places: what is understood, and what is shown."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -68,13 +69,21 @@ def test_without_a_home_directory_paths_do_and_the_cache_is_asked_for(monkeypatc
         copies.home(Location.parse(S3))
 
 
+def test_a_working_directory_that_is_not_utf8_is_refused(tmp_path, monkeypatch):
+    odd = Path(os.fsdecode(bytes(tmp_path) + b"/odd\xff"))
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    with pytest.raises(UserError, match="is not UTF-8 text; rename it"):
+        Location.parse("runs/mrpc")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("s3://bucket/exp#3", "write %23 for #"),
         ("s3://bucket/exp #3", "write %23 for #"),
         ("file:///runs/exp#3", "write %23 for #"),
-        ("file:///runs/exp?3", "write %3F for"),
+        ("file:///runs/exp?3", "write %3F if a name"),
         ("s3://bucket/exp\n3", "control characters"),
         ("/runs/exp\udcff", "is not UTF-8 text"),
         ("~nobody-here/run", "home directory of '~nobody-here/run' is not known"),
