@@ -131,13 +131,22 @@ def expand(text: str) -> str:
         >>> expand("s3://bucket/~run"), expand("runs/~old")
         ('s3://bucket/~run', 'runs/~old')
     """
-    shown = ascii(text)[:200]
-    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise UserError(f"the path {shown} is not UTF-8 text; rename it, or give a link to it")
+    check_utf8(text)
     path = os.path.expanduser(text)
     if path.startswith("~"):
         raise UserError(
-            f"the home directory of {shown} is not known; set HOME, or give an absolute path (./~… "
-            "for a file of that name)"
+            f"the home directory of {ascii(text)[:200]} is not known; set HOME, or "
+            "give an absolute path (./~… for a file of that name)"
         )
     return path
+
+
+def check_utf8(path: str) -> None:
+    """Refuse a path that no record and no file system of pyarrow can hold.
+
+    Raises:
+        UserError: it has bytes that are not UTF-8, or a zero byte.
+    """
+    if "\0" in path or any("\ud800" <= letter <= "\udfff" for letter in path):
+        shown = ascii(path)[:200]
+        raise UserError(f"the path {shown} is not UTF-8 text; rename it, or give a link to it")

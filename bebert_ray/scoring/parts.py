@@ -234,7 +234,14 @@ def _below(directory: Location) -> Iterator[Source]:
     selector = FileSelector(directory.path, recursive=True)
     with explained("read", directory):
         infos = directory.filesystem.get_file_info(selector)
-    for info in sorted(infos, key=lambda info: info.path):
+    try:
+        infos.sort(key=lambda info: info.path)
+    except UnicodeDecodeError as error:
+        shown = ascii(error.object.decode(errors="surrogateescape"))[:200]
+        raise UserError(
+            f"--input {directory}: the name of {shown} is not UTF-8 text; rename it"
+        ) from error
+    for info in infos:
         name = PurePosixPath(info.path).relative_to(directory.path)
         hidden = name.name.startswith(("_", ".")) or any(
             part.startswith(("_", ".")) and "=" not in part for part in name.parent.parts

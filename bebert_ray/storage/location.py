@@ -14,7 +14,7 @@ from pyarrow.fs import FileSystem, LocalFileSystem
 from safetensors import SafetensorError
 
 from bebert_ray.errors import UserError
-from bebert_ray.paths import check_no_secret, expand, hidden
+from bebert_ray.paths import check_no_secret, check_utf8, expand, hidden
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,15 @@ class Location:
 
     @staticmethod
     def of(place: Path | Location) -> Location:
-        """The location of a local path; a location as it is."""
+        """The location of a local path; a location as it is.
+
+        Raises:
+            UserError: the path, or the working directory where it is relative, is not UTF-8.
+        """
         if isinstance(place, Location):
             return place
         path = str(place.absolute())
+        check_utf8(path)
         return Location(LocalFileSystem(), path, path)
 
     def __str__(self) -> str:

@@ -1,5 +1,6 @@
 """The command `bebert`, as people type it."""
 
+import os
 import subprocess
 import sys
 
@@ -79,6 +80,29 @@ def test_every_command_expands_the_home_directory(capsys, arguments, tmp_path, m
 def test_an_export_goes_to_the_home_directory(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert local_path("~/a.onnx") == tmp_path / "a.onnx"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["train", "--help"], 0),
+        (["sweep", "--help"], 0),
+        (["--help"], 0),
+        (["status", "caf\u00e9"], 2),
+        (["predict", "--model", "caf\u00e9", "--input", "x", "--output", "y"], 2),
+        (["inspect", os.fsdecode(b"caf\xff")], 2),
+        (["train", "task=demo", "output=" + os.fsdecode(b"caf\xff")], 2),
+        (["caf\u00e9"], 2),
+    ],
+    ids=ascii,
+)
+def test_any_path_can_be_shown_by_any_stdout(arguments, code, tmp_path):
+    command = [sys.executable, "-X", "utf8=0", "-m", "bebert_ray", *arguments]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C.UTF-8"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_configuration_can_be_given_once_only(capsys):

@@ -1,6 +1,7 @@
 """Which files are read, how they are cut into parts, and whose output a directory is."""
 
 import os
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -62,6 +63,13 @@ def test_input_that_cannot_be_read_is_refused(data, output, tmp_path):
         with pytest.raises(UserError, match="choose one elsewhere"):
             found([data], Location.of(inside))
     assert found([data], Location.of(tmp_path / "data2"))
+
+
+def test_a_name_that_is_not_utf8_is_told(tmp_path, output):
+    (tmp_path / "in").mkdir()
+    Path(os.fsdecode(bytes(tmp_path) + b"/in/odd\xff.csv")).write_text("text\ngood\n")
+    with pytest.raises(UserError, match=r"odd\\udcff\.csv' is not UTF-8 text; rename it"):
+        find_sources([str(tmp_path / "in")], output)
 
 
 def test_columns_are_looked_for_in_every_file(data, output):

@@ -1,5 +1,6 @@
 """Names of places: what is understood, and what is shown."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -66,6 +67,14 @@ def test_without_a_home_directory_paths_do_and_the_cache_is_asked_for(monkeypatc
     assert Location.parse("/runs/mrpc").path == "/runs/mrpc"
     with pytest.raises(UserError, match=r"home directory of '~/\.cache' is not known; set HOME"):
         copies.home(Location.parse(S3))
+
+
+def test_a_working_directory_that_is_not_utf8_is_refused(tmp_path, monkeypatch):
+    odd = Path(os.fsdecode(bytes(tmp_path) + b"/odd\xff"))
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    with pytest.raises(UserError, match="is not UTF-8 text; rename it"):
+        Location.parse("runs/mrpc")
 
 
 @pytest.mark.parametrize(
