@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 
 from bebert_ray.errors import UserError
 
@@ -37,3 +40,14 @@ def check_utf8(path: str) -> None:
     if "\0" in path or any("\ud800" <= letter <= "\udfff" for letter in path):
         shown = ascii(path)[:200]
         raise UserError(f"the path {shown} is not UTF-8 text; rename it, or give a link to it")
+
+
+def ensure_home() -> None:
+    """Set HOME to an empty directory, until this process ends, if no home directory is known.
+
+    A container's user may have none, and Ray cannot even be imported then.
+    """
+    if os.path.expanduser("~") == "~":
+        home = tempfile.mkdtemp(prefix="bebert-ray-home-")
+        atexit.register(shutil.rmtree, home, ignore_errors=True)
+        os.environ["HOME"] = home
