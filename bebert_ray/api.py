@@ -68,7 +68,7 @@ def train(
         UserError: something in the input is wrong; nothing was written.
         RunError: the run failed; call it again to go on.
 
-    Example:
+    Examples:
         ```python
         import bebert_ray as bb
 
@@ -194,7 +194,7 @@ def as_table(examples: Examples, name: str) -> pa.Table:
     Raises:
         UserError: it is something else, or holds what Arrow has no type for.
 
-    Example:
+    Examples:
         >>> import pyarrow as pa
         >>> as_table(pa.table({"text": ["fine"]}), "train").num_rows
         1

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from bebert_ray.cluster.augment import make_augmented
 from bebert_ray.cluster.pool import Pool
 from bebert_ray.cluster.resources import Allotments, allot, connected
 from bebert_ray.cluster.worker import Worker
@@ -61,7 +62,9 @@ def execute(
     """
     splits = open_run(prepared) if splits is None else splits
     with Board(prepared.directory, console) as board:
-        pool = Pool(prepared, splits, allotments, board, worker)
+        # One step alone is the packed model, which is not trained.
+        copies = make_augmented(prepared, board.show, allotments) if step is None else None
+        pool = Pool(prepared, splits, allotments, board, worker, copies)
         run = Run(prepared, splits, pool.report, stages_only)
 
         def advance(step: Step, artifact: Artifact, logits: Logits, new: bool) -> list[Step]:

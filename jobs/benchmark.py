@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -22,6 +23,7 @@ control    what the driver costs, by the number of members; these train nothing
 schedules  the same members trained one after another, pipelined, as bagging: seconds and scores
 kinds      members of each width in bits, from 1-1-8 to 1-1-1: scores, sizes, bit operations
 alphas     the search for alphas on made-up logits: evaluations in a second
+infer      packed models in each engine beside the full-precision model: milliseconds, memory
 
 exit code: 0 done, 1 a run failed, 2 something in the input is wrong"""
 
@@ -32,6 +34,7 @@ examples:
   python jobs/benchmark.py schedules --config configs/mrpc.yaml data.path=GLUE --seeds 1 2 3
   python jobs/benchmark.py kinds --config configs/quickstart.yaml ensemble.members=4
   python jobs/benchmark.py alphas --members 4 --examples 408
+  python jobs/benchmark.py infer --kinds 1-1-4 --threads 1 --repeat 20
   python jobs/benchmark.py schedules --help"""
 
 # As in the modules that do the work, which import torch.
@@ -43,7 +46,7 @@ def train(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, An
     """A training step."""
     parser.add_argument("--steps", type=int, default=20, help="measured steps (default: 20)")
     parser.add_argument("--warmup", type=int, default=3, help="steps before these (default: 3)")
-    parser.add_argument("--bits", choices=["1-1-8", "1-1-4"], default="1-1-4")
+    parser.add_argument("--bits", choices=["1-1-8", "1-1-4", "1-1-1"], default="1-1-4")
     flags = parser.parse_args(arguments)
 
     from measure.train import train
@@ -115,6 +118,40 @@ def alphas(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, A
     return result
 
 
+def infer(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, Any]:
+    """The speed of packed models."""
+    default = [1, os.cpu_count() or 1]
+    parser.add_argument("--kinds", nargs="+", default=["1-1-8", "1-1-4", "1-1-1"], metavar="W-E-A")
+    parser.add_argument("--members", type=_positive, default=2, help="default: 2")
+    parser.add_argument("--model", default="bundled", help="the encoder (default: bundled)")
+    parser.add_argument(
+        "--threads", type=_positive, nargs="+", default=default, help="default: 1, and all"
+    )
+    parser.add_argument(
+        "--repeat", type=_positive, default=10, help="batches of each shape (default: 10)"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/infer"), help="directory of the picture"
+    )
+    flags = parser.parse_args(arguments)
+
+    from bebert_ray.config.bits import Bits
+
+    try:
+        for kind in flags.kinds:
+            Bits.parse(kind)
+    except ValueError as error:
+        parser.error(str(error))
+
+    from measure.infer import infer, print_rows
+
+    threads = sorted(set(flags.threads))
+    result = infer(flags.kinds, flags.members, flags.model, flags.repeat, threads, flags.output)
+    print_rows(result["rows"], console())
+    print(f"picture: {result['picture']}")
+    return result
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -152,6 +189,7 @@ BENCHMARKS: dict[str, Callable[[argparse.ArgumentParser, list[str]], dict[str, A
     "schedules": schedules,
     "kinds": kinds,
     "alphas": alphas,
+    "infer": infer,
 }
 
 

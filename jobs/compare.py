@@ -15,8 +15,9 @@ Compare finished runs, from the results.json in their directories alone.
 Runs of one configuration that differ in the seed make a group, named by the settings that tell the
 groups apart. For each group and each seed: scores of the stages, of the model that members start
 from, of the mean member and of ensembles of 1, 2, 4, ... members, on the reported split; sizes and
-seconds; and what the ensemble gains over its mean member, with the 95 % interval of a paired
-bootstrap over examples and seeds.
+seconds; and what the ensemble gains over its mean member, over each other model of its run (stages,
+split checkpoint, baselines of equal cost) and over the mean member of the first group, with the
+95 % interval and the p-value of a paired bootstrap over examples and seeds.
 exit code: 0 shown, 2 a run is not finished, or the runs are of different tasks or data"""
 
 EXAMPLES = """\

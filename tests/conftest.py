@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Models of tests are too small to be worth a compiler; tests/nn/test_compiled.py has one.
+os.environ["CXX"] = "no-compiler"
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 import numpy as np
 import pyarrow.fs
@@ -236,6 +239,33 @@ def tiny_run(tiny_checkpoint: Path, reviews: Path) -> list[str]:
         "resources.num_cpus=1",
         "resources.member.memory=5e8",
     ]
+
+
+@pytest.fixture(scope="session")
+def finish_run(tiny_run: list[str]) -> Callable[[Path], Path]:
+    """Makes a finished run of `tiny_run` at a place, in this process, and returns the place."""
+
+    def finish(output: Path) -> Path:
+        from bebert_ray.cluster.worker import Worker
+        from bebert_ray.config import load_config
+        from bebert_ray.pipeline.driver import Run, results
+        from bebert_ray.pipeline.prepare import open_run, prepare
+        from bebert_ray.pipeline.results import to_json
+        from bebert_ray.storage import write_atomic
+
+        prepared = prepare(load_config(None, [*tiny_run, f"output={output}"]))
+        splits = open_run(prepared)
+        run = Run(prepared, splits)
+        worker = Worker(prepared.config, prepared.task, prepared.directory, 1, lambda _: None)
+        arrays = {name: columns.to_arrays() for name, columns in splits.items()}
+        steps = run.start()
+        while steps:
+            step = steps.pop(0)
+            steps += run.advance(step, *worker.run(step, arrays))
+        write_atomic(prepared.layout.results, to_json(results(run).everything()))
+        return output
+
+    return finish
 
 
 @pytest.fixture

@@ -49,6 +49,10 @@ def misclassified(logits: ArrayLike, labels: ArrayLike) -> Floats:
     Raises:
         ValueError: the shapes do not fit, or a logit is not finite: argmax would pick a class
             for an example that has no prediction.
+
+    Examples:
+        >>> misclassified([[2.0, 1.0], [2.0, 1.0]], [0, 1]).tolist()
+        [0.0, 1.0]
     """
     scores, classes = np.asarray(logits), np.asarray(labels)
     if scores.ndim != 2 or scores.shape[1] < 2 or classes.shape != scores.shape[:1]:
@@ -76,7 +80,7 @@ def regression_loss(
         shape: how the loss grows with the error.
         scale: the absolute error that counts as 1. By default the largest among these examples.
             Pass it where some of the examples carry no weight (the largest error among those that
-            do) or where two sets of examples must be measured with one yardstick.
+            do) or where the errors of two sets of examples must be on the same scale.
 
     Returns:
         The loss, float64 [n] in [0, 1].
@@ -84,6 +88,10 @@ def regression_loss(
     Raises:
         ValueError: the shapes do not fit, a value is not finite, `scale` is negative, or
             `shape` is unknown.
+
+    Examples:
+        >>> regression_loss([1.0, 3.0], [1.0, 5.0], scale=4).tolist()
+        [0.0, 0.5]
     """
     predicted, wanted = np.asarray(predictions, np.float64), np.asarray(targets, np.float64)
     if predicted.ndim != 1 or predicted.shape != wanted.shape:
@@ -97,7 +105,7 @@ def regression_loss(
         scale = float(distance.max(initial=0.0))
     if not 0 <= scale < np.inf:
         raise ValueError(f"scale must be a finite number >= 0, not {scale}")
-    # A scale of 0 says that every example that counts is exact; any error is then a whole one.
+    # With a scale of 0 every weighted example is exact; any other error then counts as 1.
     scale = max(scale, float(np.finfo(np.float64).tiny))
     relative: Floats = np.minimum(distance, scale) / scale
     match shape:
@@ -148,7 +156,14 @@ def boost(
             `loss` either way.
 
     Raises:
-        ValueError: an argument is outside what is said above.
+        ValueError: an argument is outside the range above.
+
+    Examples:
+        Of four examples one is wrong. It has half of the weight afterwards:
+
+        >>> step = boost([0.25] * 4, [0, 0, 0, 1], num_labels=2)
+        >>> step.sample_weight.round(3).tolist(), round(step.alpha, 3)
+        ([0.167, 0.167, 0.167, 0.5], 1.099)
     """
     weight, loss = _distribution(sample_weight), np.asarray(loss, np.float64)
     if loss.shape != weight.shape or not ((loss >= 0) & (loss <= 1)).all():
@@ -183,6 +198,10 @@ def temper(sample_weight: ArrayLike, floor: float) -> Floats:
 
     Raises:
         ValueError: `sample_weight` is no distribution, or `floor` is outside [0, 1].
+
+    Examples:
+        >>> temper([0.0, 1.0], floor=0.5).tolist()
+        [0.25, 0.75]
     """
     weight = _distribution(sample_weight)
     if not 0 <= floor <= 1:
@@ -198,6 +217,10 @@ def bootstrap(n: int, rng: np.random.Generator) -> Floats:
 
     Raises:
         ValueError: n < 1.
+
+    Examples:
+        >>> (4 * bootstrap(4, np.random.default_rng(0))).tolist()
+        [0.0, 1.0, 2.0, 1.0]
     """
     if n < 1:
         raise ValueError(f"cannot draw from {n} examples")

@@ -1,7 +1,7 @@
 """Alphas from a search: weights of trained members, found on their held-out logits alone.
 
-Boosting gives each member its alpha as it comes. Once all are there, a thousand other weightings
-can be tried in the time of one training step.
+Boosting computes the alpha of a member from its own error alone. This search compares weightings of
+all members at once; a thousand of them take the time of one training step.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ def search_alphas(
 
     First come the known weights, uniform ones and each member alone, then draws from a Dirichlet
     distribution: from all of the simplex, and ever closer around the best so far. Held-out sets
-    are small, and many weights score the same: of those, the most even ones are taken (the least
-    sum of squares), which lean on no single member.
+    are small, and many weights have the same score: of these, the most even ones (the least sum of
+    squares) are returned.
 
     Args:
-        task: says what is measured.
+        task: whose primary metric is maximised.
         logits: what the members predict for the held-out examples, [M, n, K].
         labels: [n].
         known: weights that the result must not be worse than, [M] each, such as boosting's own.
@@ -90,7 +90,7 @@ def search_alphas(
     for spread in SPREADS if count > 1 and draws > 0 else ():
         look(rng.dirichlet(1 + spread * best, size=draws))
 
-    # Sums may round otherwise in `combine`, and ties break otherwise: it has the last word.
+    # Sums may round otherwise in `combine`, and so may ties: the final score is its score.
     def final(alphas: Floats) -> tuple[float, float]:
         value = evaluate(task, combine(logits, alphas), labels)[primary(task)]
         return value, -float((alphas**2).sum())

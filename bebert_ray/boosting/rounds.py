@@ -57,7 +57,7 @@ class Predictions:
 def member_weight(config: EnsembleConfig, weights: Weights, rng: np.random.Generator) -> Floats:
     """The `sample_weight` [n] that the next member trains with.
 
-    Boosting: the current weights. Bagging: those of a bootstrap sample, count / n.
+    Boosting: the current weights. Bagging: those of a bootstrap sample, count / n. Uniform: 1 / n.
 
     Args:
         config: the method.
@@ -66,10 +66,15 @@ def member_weight(config: EnsembleConfig, weights: Weights, rng: np.random.Gener
 
     Returns:
         [n], summing to 1.
+
+    Examples:
+        >>> config, rng = EnsembleConfig(method="boosting"), np.random.default_rng(0)
+        >>> member_weight(config, Weights.uniform(2, 1), rng).tolist()
+        [0.5, 0.5]
     """
     if config.method == "bagging":
         return bootstrap(len(weights.train), rng)
-    return weights.train
+    return weights.train  # of a uniform ensemble, these never change
 
 
 def boost_round(
@@ -99,6 +104,15 @@ def boost_round(
 
     Returns:
         The weights for the next member, and the step on the training examples.
+
+    Examples:
+        >>> wrong, right = np.float32([[1, 0]]), np.float32([[0, 1]])
+        >>> rows, labels = np.concatenate([right, right, right, wrong]), np.ones(4, int)
+        >>> config = EnsembleConfig(errors="train", learning_rate=1.0, floor=0.0)
+        >>> made = Predictions(rows, labels, rows[:1], labels[:1])
+        >>> after, step = boost_round(config, 2, Weights.uniform(4, 1), made)
+        >>> after.train.round(3).tolist(), step.error
+        ([0.167, 0.167, 0.167, 0.5], 0.25)
     """
     train_loss, held_out_loss = _losses(config, num_labels, weights, predictions)
     step = partial(boost, num_labels=num_labels, learning_rate=config.learning_rate)

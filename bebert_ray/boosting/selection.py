@@ -29,7 +29,7 @@ def select(
     way the best is taken, the first of them if several are.
 
     Args:
-        task: says what is measured.
+        task: whose primary metric is maximised.
         logits: what each model predicts for the held-out examples, [L, n, K].
         labels: [n].
         size: how many different models the ensemble may have.
@@ -40,6 +40,12 @@ def select(
 
     Raises:
         ValueError: there are no models, or `size` is below 1.
+
+    Examples:
+        >>> from bebert_ray.data.tasks import TASKS
+        >>> good, bad = np.float32([[0, 2], [2, 0]]), np.float32([[1, 0], [0, 1]])
+        >>> select(TASKS["sst2"], np.stack([bad, good]), np.array([1, 0]), size=1).tolist()
+        [0, 1]
     """
     if not len(logits) or size < 1:
         raise ValueError(f"no ensemble of {size} can be selected from {len(logits)} models")

@@ -1,4 +1,4 @@
-"""The vote on tensors of logits: the twin of `vote.combine` for models that ship."""
+"""The vote on tensors of logits: `vote.combine` in torch, for packed models."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def combine_logits(logits: Tensor, alphas: Sequence[float]) -> Tensor:
     Raises:
         ValueError: as in `vote.shares`, or the number of alphas is not M.
 
-    Example:
+    Examples:
         >>> import torch
         >>> combine_logits(torch.tensor([[[1.0]], [[4.0]]]), [1.0, 2.0])
         tensor([[3.]])
@@ -50,7 +50,12 @@ def combine_logits(logits: Tensor, alphas: Sequence[float]) -> Tensor:
 
 
 def log_shares(share: np.ndarray) -> list[float]:
-    """The logarithms of fractions of the vote; of 0 it is -infinity."""
+    """The logarithms of fractions of the vote; of 0 it is -infinity.
+
+    Examples:
+        >>> log_shares(np.array([1.0, 0.0]))
+        [0.0, -inf]
+    """
     with np.errstate(divide="ignore"):
         values: list[float] = np.log(share).tolist()
     return values

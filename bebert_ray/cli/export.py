@@ -10,16 +10,15 @@ from bebert_ray.cli.common import consoles, local_path, make_parser
 from bebert_ray.errors import UserError
 
 DESCRIPTION = """\
-Write a packed model as ONNX, for onnxruntime and other engines. Its inputs are input_ids,
+Write a packed model as ONNX, for onnxruntime, OpenVINO and other engines. Its inputs are input_ids,
 attention_mask and token_type_ids, int64 [batch, tokens], both dimensions free; its output is
 logits, float [batch, labels]. Needs `pip install 'bebert_ray[onnx]'`.
 
-To pack the members of a run anew, give the run's own command with another export.remainder.
 exit code: 0 written, 2 something in the input is wrong"""
 
 EXAMPLES = """\
   bebert export runs/mrpc mrpc.onnx
-  bebert export runs/mrpc/model mrpc.onnx --weights nbits"""
+  bebert export runs/mrpc/model mrpc.onnx --engine openvino"""
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -28,11 +27,23 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     parser.add_argument("model", metavar="DIR", help="a packed model or a run: a path, or a URI")
     parser.add_argument("file", metavar="FILE", type=local_path, help="the file to write")
     parser.add_argument(
+        "--engine",
+        choices=("onnxruntime", "openvino"),
+        default="onnxruntime",
+        help="which engine's integer products the graph is written for (default: onnxruntime); "
+        "all operators are plain ONNX, and each engine can run both",
+    )
+    parser.add_argument(
         "--weights",
-        choices=("bits", "nbits"),
+        choices=("bits", "int8"),
         default="bits",
-        help="bits (default): one bit a weight in the file and plain ONNX operators, floats in "
-        "memory; nbits: two bits in both, by onnxruntime's MatMulNBits: slower, and smaller there",
+        help="bits (default): one bit a weight, which the engine unpacks when it opens the file; "
+        "int8: a byte a weight",
+    )
+    parser.add_argument(
+        "--cascade",
+        action="store_true",
+        help="ask a member only where those before it are unsure",
     )
     flags = parser.parse_args(arguments)
     out, _ = consoles(flags)
@@ -49,5 +60,5 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 
     transformers_logging.disable_progress_bar()
     model = load_model(flags.model)
-    export_onnx(model, file, flags.weights)
+    export_onnx(model, file, flags.engine, flags.weights, flags.cascade)
     out.print(f"{file}: {file.stat().st_size / 1e6:.2f} MB")

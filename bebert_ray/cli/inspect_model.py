@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     if flags.config is None:
         if len(flags.what) != 1 or flags.model_size:
             parser.error("give one directory, or --config FILE; --help shows examples")
-        summary = _of_model(flags.what[0], flags.tokens)
+        from bebert_ray.packed.load import read_summary
+
+        summary = read_summary(flags.what[0], flags.tokens)
     else:
         summary = _of_config(flags)
     if flags.json:
@@ -57,24 +59,6 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         from bebert_ray.packed.summary import print_summary
 
         print_summary(summary, consoles(flags)[0])
-
-
-def _of_model(text: str, tokens: int | None) -> Any:
-    from transformers import AutoConfig, AutoTokenizer, BertConfig
-
-    from bebert_ray.packed.load import find_model
-    from bebert_ray.packed.quantizer import FLOAT_BITS
-    from bebert_ray.packed.summary import summarize
-
-    directory = find_model(text)
-    config = AutoConfig.from_pretrained(directory)
-    return summarize(
-        BertConfig.from_dict(config.member),
-        members=len(config.alphas),
-        float_bits=FLOAT_BITS[config.quantization_config["remainder"]],
-        tokens=tokens or AutoTokenizer.from_pretrained(directory).model_max_length,
-        directory=directory,
-    )
 
 
 def _of_config(flags: argparse.Namespace) -> Any:

@@ -15,6 +15,10 @@ COMMANDS = {
     "sweep": ("sweep", "search for the best ensemble: learning rates, boosting, size"),
     "predict": ("predict", "score files of texts with a finished model"),
     "status": ("status", "show where a run stands, also while it runs"),
+    "robustness": (
+        "robustness",
+        "measure a finished run under typing errors, noise, bit errors and the like",
+    ),
     "report": ("report", "print the results of a finished run, and write its report again"),
     "inspect": ("inspect_model", "show what a model costs: bytes, operations, layer by layer"),
     "export": ("export", "write a packed model as ONNX"),

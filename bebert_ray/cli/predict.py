@@ -100,6 +100,11 @@ def _parse(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namesp
         type=_count,
         help="processes (default: one a GPU, or one a CPU if there is none)",
     )
+    add(
+        "--cascade",
+        action="store_true",
+        help="ask a member only where those before it are unsure: faster, and nearly the same",
+    )
     return parser.parse_args(arguments)
 
 

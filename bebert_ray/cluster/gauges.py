@@ -15,7 +15,7 @@ _GAUGES = {
     "examples_per_second": ("examples_per_second", "training examples a second"),
     "memory": ("memory_bytes", "the most memory that the process has held"),
     "error": ("weighted_error", "weighted error of a boosted member"),
-    "alpha": ("alpha", "say of a member in the ensemble"),
+    "alpha": ("alpha", "weight of a member in the vote"),
 }
 
 

@@ -29,8 +29,9 @@ from bebert_ray.cluster.gauges import Gauges
 from bebert_ray.cluster.resources import Allotments, last_lines, live_nodes, room
 from bebert_ray.cluster.scoring import SharedScoring
 from bebert_ray.cluster.worker import Worker, worker_environment
-from bebert_ray.config.recipes import kind_of
+from bebert_ray.config.recipes import is_rival, kind_of
 from bebert_ray.data.columns import Columns
+from bebert_ray.data.copies import COPIES, Copies
 from bebert_ray.errors import Diverged, RunError, UserError
 from bebert_ray.pipeline.driver import found
 from bebert_ray.pipeline.layout import CHECKPOINTS
@@ -38,17 +39,20 @@ from bebert_ray.pipeline.members import keep_weights
 from bebert_ray.pipeline.prepare import Prepared
 from bebert_ray.pipeline.steps import Step
 from bebert_ray.reporting.progress import Board
-from bebert_ray.storage import Artifact, Miss, exists, remove, sweep
+from bebert_ray.storage import Artifact, Miss, discard_below, exists, sweep
+from bebert_ray.training.checkpoints import STATE
 from bebert_ray.training.work import Logits
 
 POLL = 0.5  # seconds between looks at the workers
 RECOUNT = 5.0  # seconds between looks at the cluster
-PATIENCE = 60.0  # seconds that a worker may wait for room, or start, before a note says so
+PATIENCE = 60.0  # seconds that a worker may wait for room, or start, before a note is shown
 BEAT = 30.0  # seconds between two signs of life of a worker, if resources.patience allows
 LOG_LINES = 20
+LAST = 10**6  # the place in the queue of what no member waits for
 
-Kind = Literal["member", "stage", "group"]
-"""What a worker is for: members, shared stages, or stages that several processes train together."""
+Kind = Literal["member", "trunk", "stage", "group"]
+"""What a worker is for: members and their baselines, the stages of one of several trunks, the
+stages that all have in common, or stages that several processes train together."""
 
 Advance = Callable[[Step, Artifact, Logits, bool], list[Step]]
 """From a finished step, its artifact and logits, and whether it was run now, to the steps due."""
@@ -63,6 +67,7 @@ class Pool:
         allotments: what the worker of a stage, and of a member, gets of the cluster.
         board: shows and records the events.
         worker: the class of the actors; `cluster.worker.Worker`, or one of the same methods.
+        copies: augmented copies of the examples of train, if there are any.
 
     Attributes:
         started: how many steps were given to workers.
@@ -75,8 +80,9 @@ class Pool:
         allotments: Allotments,
         board: Board,
         worker: type = Worker,
+        copies: Copies | None = None,
     ):
-        self._prepared, self._columns = prepared, splits
+        self._prepared, self._columns, self._copies = prepared, splits, copies
         self._allotments, self._board, self._worker = allotments, board, worker
         self._gauges = Gauges(str(prepared.directory))
         self._slots: list[_Slot] = []
@@ -113,7 +119,7 @@ class Pool:
             self._replace_hung(advance)
             self._recount()
         self._read_events()
-        remove(self._prepared.directory / CHECKPOINTS)
+        discard_below(self._prepared.directory / CHECKPOINTS, (STATE,))
         sweep(self._prepared.directory)  # drafts of processes that died
 
     def stop(self) -> None:
@@ -133,7 +139,10 @@ class Pool:
     @cached_property
     def _splits(self) -> Any:
         # numpy arrays are read by every worker of a machine from one shared copy.
-        return ray.put({name: columns.to_arrays() for name, columns in self._columns.items()})
+        arrays = {name: columns.to_arrays() for name, columns in self._columns.items()}
+        if self._copies is not None:
+            arrays[COPIES] = self._copies.to_arrays()
+        return ray.put(arrays)
 
     @property
     def _events(self) -> Queue:
@@ -198,22 +207,32 @@ class Pool:
             for slot in idle:
                 if slot.job == wanted:
                     return slot
-        if len(self._slots) < (self._room if kind == "member" else 1):
+        room = {"member": self._room, "trunk": self._allotments.trunks}.get(kind, 1)
+        if len(self._slots) < room:
             return self._start(kind)
+        if step.member is None and self._busy:
+            return None  # a baseline is in no hurry
         later = [slot for slot in idle if slot.job > step.job]
         return max(later, key=lambda slot: slot.job, default=None)
 
     def _kind(self, step: Step) -> Kind:
         if step.member is not None or step.kind == "model":  # a member's worker is free by then
             return "member"
-        trains = kind_of(self._prepared.config).stage(step.name).section is not None
-        return "group" if self._allotments.stage_workers > 1 and trains else "stage"
+        kind = kind_of(self._prepared.config)
+        stage = kind.stage(step.name)
+        if stage in kind.rivals:
+            return "member"
+        if self._allotments.stage_workers > 1 and stage.section is not None:
+            return "group"
+        return "trunk" if len(kind.trunks) > 1 and stage.parents else "stage"
 
     def _start(self, kind: Kind) -> _Slot:
         prepared, send = self._prepared, _EventSender(self._events)
         run = (prepared.config, prepared.task, prepared.directory)
         beat = min(BEAT, prepared.config.resources.patience / 4)
-        allotment = self._allotments.member if kind == "member" else self._allotments.stage
+        allotments = self._allotments
+        by_kind = {"member": allotments.member, "trunk": allotments.trunk}
+        allotment = by_kind.get(kind, allotments.stage)
         actor: Any
         if kind == "group":
             size, actor = self._allotments.stage_workers, ray.remote(Group)
@@ -399,7 +418,7 @@ class _Slot:
 
 
 class _Ready(NamedTuple):
-    """A step in a queue: members in order, the earlier round first."""
+    """A step in a queue: shared stages, members in order, the earlier round first, baselines."""
 
     member: int
     round: int
@@ -408,7 +427,10 @@ class _Ready(NamedTuple):
 
     @classmethod
     def of(cls, step: Step) -> _Ready:
-        return cls(-1 if step.member is None else step.member, step.round, step.name, step)
+        member = step.member
+        if member is None:
+            member = LAST if step.kind == "model" or is_rival(step.name) else -1
+        return cls(member, step.round, step.name, step)
 
 
 class _EventSender:

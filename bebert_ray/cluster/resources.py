@@ -21,6 +21,7 @@ from ray.util.state import get_log
 
 from bebert_ray.cluster.cpus import available_cpus
 from bebert_ray.config import Config, ResourcesConfig
+from bebert_ray.config.schema import MemberResources, StageResources
 from bebert_ray.errors import RunError, UserError
 from bebert_ray.pipeline.memory import EncoderShape, member_memory, stage_memory
 from bebert_ray.pipeline.resources import Allotment, Allotments, Node
@@ -112,8 +113,10 @@ def allot(
         gpu = float(room(nodes, Allotment(1, 1.0)) >= workers)
     choices = [Allotment(cpu, gpu, memory) for cpu in cpus]
     stage = next((each for each in choices if room(nodes, each) >= workers), choices[-1])
-    together = members_together(config)
-    member = _member(config, nodes, together * runs, shape)
+    together, trunks = members_together(config), config.ensemble.trunks
+    needed = member_memory(config, shape) if shape else 0.0
+    member = _shared_out(wanted.member, nodes, together * runs, needed)
+    trunk = _shared_out(wanted.stage, nodes, trunks * runs, memory)
     machines = "; ".join(map(str, nodes))
     for name, need in (("stage", stage), ("member", member)):
         if not any(node.holds(need) for node in nodes):
@@ -126,14 +129,22 @@ def allot(
             f"resources.stage_workers: the cluster ({machines}) has no room for {workers} "
             f"processes of {stage} at once, but for {room(nodes, stage)}; ask for fewer or for less"
         )
-    return Allotments(stage, member, together, min(together, room(nodes, member)), workers)
+    in_flight = min(together, room(nodes, member))
+    beside = max(1, min(trunks, room(nodes, trunk)))
+    return Allotments(stage, member, together, in_flight, workers, trunk, beside)
 
 
-def _member(
-    config: Config, nodes: list[Node], together: int, shape: EncoderShape | None
+def _shared_out(
+    wanted: MemberResources | StageResources, nodes: list[Node], together: int, memory: float
 ) -> Allotment:
-    """What a member gets, if so many train at once."""
-    wanted = config.resources.member
+    """What a member, or a stage of one of several trunks, gets if so many train at once.
+
+    Args:
+        wanted: as configured.
+        nodes: the machines.
+        together: how many.
+        memory: bytes that it needs, unless they are configured.
+    """
     # Members with GPUs find room only on machines with GPUs.
     usable = [node for node in nodes if wanted.gpu != 0 and node.gpu and node.cpu] or nodes
     # Members on one machine, if they spread evenly over as many machines as there are.
@@ -147,7 +158,7 @@ def _member(
     return Allotment(
         wanted.cpu or max(1, max(node.cpu for node in usable) // max(1, neighbours)),
         gpu,
-        wanted.memory or (member_memory(config, shape) if shape else 0.0),
+        wanted.memory or memory,
     )
 
 

@@ -16,6 +16,8 @@ from bebert_ray.cluster.worker import allotted_device, worker_environment
 from bebert_ray.data.batches import eval_batches
 from bebert_ray.data.columns import Columns
 from bebert_ray.nn.bert import build
+from bebert_ray.packed.layers import is_packed
+from bebert_ray.packed.model import rebuilt
 from bebert_ray.training.fit import in_order, predict, predict_batches
 from bebert_ray.training.work import Model
 
@@ -78,7 +80,8 @@ class SharedScoring:
     def _asker(self, model: Model, columns: Columns, precision: str) -> Any:
         need = self._allotment
         weights = {name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}
-        model_ref = ray.put({"config": model.config.to_dict(), "weights": weights})
+        config, finalised = model.config.to_dict(), is_packed(model)
+        model_ref = ray.put({"config": config, "weights": weights, "finalised": finalised})
         columns_ref = ray.put(columns.to_arrays())
         task = ray.remote(_score).options(
             num_cpus=need.cpu,
@@ -102,7 +105,8 @@ def _score(
 ) -> np.ndarray:
     torch.set_num_threads(threads)
     weights = {name: torch.from_numpy(array.copy()) for name, array in packed["weights"].items()}
-    model = build(BertConfig.from_dict(packed["config"]), weights).eval()
+    make = rebuilt if packed["finalised"] else build
+    model = make(BertConfig.from_dict(packed["config"]), weights).eval()
     model.to(allotted_device(gpu))
     return predict_batches(model, Columns.from_arrays(arrays), share, precision)
 

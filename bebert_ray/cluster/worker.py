@@ -10,23 +10,27 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from bebert_ray.config import Config
+from bebert_ray.config.recipes import RIVAL_NAMES
 from bebert_ray.data.columns import Columns
+from bebert_ray.data.copies import COPIES, Copies
 from bebert_ray.data.tasks import Task
 from bebert_ray.errors import UserError
+from bebert_ray.nn.compiled import find_compiler, use_compiler_, uses_compiler
+from bebert_ray.packed.quantizer import Remainder
 from bebert_ray.pipeline.pack import leave_packed
-from bebert_ray.pipeline.steps import Step
+from bebert_ray.pipeline.steps import Step, shipped_precision
 from bebert_ray.storage import Artifact, Location
 from bebert_ray.training import parallel
 from bebert_ray.training.checkpoints import Checkpoints
 from bebert_ray.training.fit import Progress, predict
-from bebert_ray.training.member import MemberTraining
+from bebert_ray.training.member import RIVALS, MemberTraining, lesson_of
 from bebert_ray.training.stages import RECIPES
 from bebert_ray.training.work import Logits, Predict, Splits, Work, leave_logits, leave_model
 
@@ -41,6 +45,8 @@ ENVIRONMENT = {
     # of the speed on a quiet one.
     "GOMP_SPINCOUNT": "1000",
     "TOKENIZERS_PARALLELISM": "false",
+    # Compile in this process: a pool of processes that compile would take memory from the others.
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",
 }
 
 
@@ -102,6 +108,7 @@ class Worker:
     ):
         torch.set_num_threads(threads)
         self.config, self.task = config, task
+        use_compiler_(config.training.compile == "on" and find_compiler() is not None)
         self.report, self.predict = report, predict
         self.directory = directory
         self._gpu, self._beat = gpu, beat
@@ -113,7 +120,8 @@ class Worker:
 
         Args:
             step: a shared stage, a round, a member, a fold or the packed model.
-            splits: the arrays of the tokenised examples, by split.
+            splits: the arrays of the tokenised examples, by split; and of the augmented copies, if
+                there are any, as `COPIES`.
 
         Returns:
             The artifact, and its logits; none of the packed model.
@@ -126,6 +134,11 @@ class Worker:
         }
         work = self._work(step, splits)
         self.report({"kind": "start", **here})
+        if self.config.training.compile == "on" and not uses_compiler():
+            work.checkpoints.note(
+                f"no C++ compiler on {socket.gethostname()}: quantizers are not compiled there, "
+                "which is slower; the formulas are the same"
+            )
         with _signs_of_life(self.report, {"kind": "alive", **here}, self._beat):
             return self._make(step, work)
 
@@ -133,17 +146,20 @@ class Worker:
         if step.kind == "model":
             return leave_packed(work, step.path, step.stage, step.inputs), {}
         flipped: dict[str, Any] = {}
+        remainder: Remainder | None = None
         if step.member is None or step.sample_weight is None:
-            stage = work.kind.stage(step.name)
-            model = RECIPES[stage.recipe](work, stage)
+            stage = replace(work.kind.stage(step.name), inputs=step.inputs)
+            model = (RECIPES | RIVALS)[stage.recipe](work, stage)
+            if step.name in RIVAL_NAMES:  # as members are, which it is compared with
+                remainder = shipped_precision(self.config)
         else:
             training = self._member(step.job, step.member, work)
             model = training.advance(work, step.sample_weight)
-            flipped = training.flipped()
+            flipped, remainder = training.flipped(), shipped_precision(self.config)
         if step.kind == "round":
             made = leave_logits(work, model, step.path, step.stage, step.inputs)
         else:
-            made = leave_model(work, model, step.path, step.stage, step.inputs, flipped)
+            made = leave_model(work, model, step.path, step.stage, step.inputs, flipped, remainder)
         if step.kind != "round":
             self._job, self._training = "", None
             parallel.once(work.checkpoints.clear)
@@ -160,8 +176,13 @@ class Worker:
             if without_gradient:
                 note(_gradient_note(without_gradient, progress.epoch))
 
-        columns = {name: Columns.from_arrays(arrays) for name, arrays in splits.items()}
-        examples = Splits(self.task, columns.pop("train"), columns.pop("selection"), columns)
+        columns = {
+            name: Columns.from_arrays(arrays) for name, arrays in splits.items() if name != COPIES
+        }
+        copies = Copies.from_arrays(splits[COPIES]) if COPIES in splits else None
+        examples = Splits(
+            self.task, columns.pop("train"), columns.pop("selection"), columns, copies
+        )
         checkpoints = Checkpoints(step.checkpoints, step.inputs, step.earlier, note)
         return Work(
             self.config,
@@ -175,7 +196,7 @@ class Worker:
 
     def _member(self, job: str, member: int, work: Work) -> MemberTraining:
         if self._training is None or self._job != job:
-            self._job, self._training = job, MemberTraining(work, member)
+            self._job, self._training = job, MemberTraining(work, lesson_of(work, member))
         return self._training
 
 

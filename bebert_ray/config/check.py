@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bebert_ray.config.schema import Config
 from bebert_ray.errors import UserError
+from bebert_ray.paths import hidden
 
 COMMAND_LINE = "command line"
 
@@ -79,8 +80,9 @@ def build(schema: Schema, entries: Mapping[str, Entry], problems: list[str]) -> 
         if key in schema.leaves:
             known[key] = entry
         elif key not in schema.sections:
-            hint = did_you_mean(schema, key)
-            problems.append(f"{key}: unknown key{hint} ({entry.where})")
+            # To look for like names takes long: not for thousands of keys.
+            hint = did_you_mean(schema, key[:100]) if len(problems) < MOST_PROBLEMS else ""
+            problems.append(f"{key[:200]}: unknown key{hint} ({entry.where})")
         elif entry.value is not None:  # a section left empty is fine
             example = next(leaf for leaf in schema.leaves if leaf.startswith(f"{key}."))
             problems.append(f"{key}: is a section, set keys in it ({example}, …) ({entry.where})")
@@ -93,10 +95,32 @@ def refuse(problems: list[str]) -> None:
     """End here if there are problems.
 
     Raises:
-        UserError: one line for each.
+        UserError: one line for each, as far as there is room for them.
     """
     if problems:
-        raise UserError("\n  ".join(["the configuration cannot be used:", *problems]))
+        lines = [_line(problem) for problem in problems[:MOST_PROBLEMS]]
+        more = len(problems) - len(lines)
+        lines += [f"and {more} more"] if more else []
+        raise UserError("\n  ".join(["the configuration cannot be used:", *lines]))
+
+
+MOST_PROBLEMS = 20
+"""How many problems a message lists."""
+
+
+def _line(problem: str, length: int = 400) -> str:
+    text = hidden(problem)
+    return text if len(text) <= length else f"{text[: length // 2]} … {text[-length // 2 :]}"
+
+
+def shown_value(value: Any) -> str:
+    """A value for a message: as JSON, shortened, without what may be a secret."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except (ValueError, RecursionError):  # an integer of thousands of digits
+        text = f"a {type(value).__name__} that is too long to show"
+    text = hidden(text)
+    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 def describe(schema: Schema = RUN) -> str:
@@ -173,7 +197,7 @@ def _explain(
             reason = f"must be {_allowed(schema.leaves[key])}"
         yield (
             key,
-            f"{key} = {json.dumps(value, ensure_ascii=False, default=str)}: {reason} ({where})",
+            f"{key} = {shown_value(value)}: {reason} ({where})",
         )
 
 

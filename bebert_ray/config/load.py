@@ -120,7 +120,7 @@ def find_config(given: str | Path) -> Path:
     Raises:
         UserError: there is neither such a file nor such a name.
 
-    Example:
+    Examples:
         >>> find_config("quickstart").name
         'quickstart.yaml'
     """
@@ -166,7 +166,9 @@ def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple
 
 def _read_file(path: str | Path) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        with Path(path).open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        return content.decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"cannot read the config file {path}: {error.strerror}") from error
     except ValueError as error:
@@ -194,7 +196,7 @@ def _parse_override(override: str, problems: list[str]) -> dict[str, Entry]:
         problems.append(f"{_cut(key)}: the value is not UTF-8 text ({COMMAND_LINE})")
         return {}
     try:
-        tokens = list(yaml.scan(text))
+        tokens = _scan(text)
         if key in FREE_TEXT and not _is_one_value(tokens, text):
             return {key: Entry(text, COMMAND_LINE)}
         if not _is_whole(tokens, text):
@@ -206,6 +208,24 @@ def _parse_override(override: str, problems: list[str]) -> dict[str, Entry]:
         reason = f"the value is not valid YAML, put it in quotes: {_reason(error)}"
         problems.append(f"{_cut(override)}: {reason} ({COMMAND_LINE})")
         return {}
+
+
+def _scan(text: str) -> list[yaml.Token]:
+    """The tokens of a YAML text.
+
+    Raises:
+        ValueError: it is nested too deep, for which the scanner takes time by the square.
+        yaml.YAMLError: it is not YAML.
+    """
+    tokens: list[yaml.Token] = []
+    depth = 0
+    for token in yaml.scan(text):
+        depth += isinstance(token, yaml.FlowSequenceStartToken | yaml.FlowMappingStartToken)
+        depth -= isinstance(token, yaml.FlowSequenceEndToken | yaml.FlowMappingEndToken)
+        if depth > MOST_DEPTH:
+            raise ValueError(f"it is nested more than {MOST_DEPTH} deep")
+        tokens.append(token)
+    return tokens
 
 
 def _is_whole(tokens: list[yaml.Token], text: str) -> bool:
@@ -246,13 +266,20 @@ def _cut(text: str) -> str:
 
 def _parse(text: str, source: str, problems: list[str], root: str = "") -> dict[str, Entry]:
     """The values of a YAML text by dotted key; keys that are there twice join `problems`."""
+    _check_size(text)
     loader = _Loader(text)
     entries: dict[str, Entry] = {}
     seen: set[str] = set()
 
     def walk(node: yaml.Node | None, key: str, where: str) -> None:
         if not isinstance(node, yaml.MappingNode):
-            value = None if node is None else loader.construct_object(node, deep=True)
+            try:
+                value = None if node is None else loader.construct_object(node, deep=True)
+            except yaml.YAMLError:
+                raise
+            except Exception as error:  # `!!bool maybe`, say: of several types
+                line = node.start_mark.line + 1 if node is not None else 1
+                raise ValueError(f"line {line}: a value is not what it is said to be") from error
             entries[key] = Entry(value, where)
             return
         for name, child in node.value:
@@ -271,11 +298,38 @@ def _parse(text: str, source: str, problems: list[str], root: str = "") -> dict[
     return entries
 
 
+MOST_BYTES, MOST_EVENTS, MOST_DEPTH = 1_000_000, 50_000, 20
+"""Of a YAML text: its length, its scalars and brackets, and how deep they are nested."""
+
+
+def _check_size(text: str) -> None:
+    """Refuse a text that would take long to read, before it is.
+
+    Raises:
+        ValueError: it is too long or too deep, or has aliases, which a few lines suffice to make
+            millions of values of.
+        yaml.YAMLError: it is not YAML.
+    """
+    if len(text) > MOST_BYTES:
+        raise ValueError(f"it is longer than {MOST_BYTES:,} characters")
+    depth = 0
+    # Not libyaml's parser, whose scanner may differ.
+    for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("it has an alias (*); write the value out")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MOST_DEPTH:
+            raise ValueError(f"it is nested more than {MOST_DEPTH} deep")
+        if count > MOST_EVENTS:
+            raise ValueError(f"it holds more than {MOST_EVENTS:,} values")
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
-        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
-    return " ".join(str(error).split())
+        return f"line {mark.line + 1}, column {mark.column + 1}: {str(error.problem)[:150]}"
+    return " ".join(str(error).split())[:200]
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -21,14 +21,15 @@ from pydantic_core import PydanticCustomError, PydanticUseDefault
 from bebert_ray.config.bits import Bits
 from bebert_ray.data.tasks import CUSTOM, TASKS, task_name
 from bebert_ray.errors import UserError
-from bebert_ray.paths import expand
+from bebert_ray.paths import check_no_secret, expand
 
 _CHECKS = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 def _place(text: str) -> str:
-    """A path with `~` expanded; a URI or a name as it is."""
+    """A path with `~` expanded, or a URI without secrets."""
     try:
+        check_no_secret(text)
         return expand(text)
     except UserError as error:
         raise ValueError(str(error)) from None
@@ -47,6 +48,11 @@ def _null_is_default(value: Any) -> Any:
     return value
 
 
+def _on_or_off(value: Any) -> Any:
+    # YAML reads a bare on or off as a boolean.
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12} | {
     f"{letter}i": 1024**power for power, letter in enumerate("kmgt", 1)
 }
@@ -60,33 +66,99 @@ def _bytes(value: Any) -> Any:
     if match is None:
         raise ValueError("must be bytes, a number above 0 or such as 4GB or 512MiB; or null")
     number, unit = match.groups()
+    if len(number) > 30:
+        raise ValueError("is more than any machine has")
     return float(number) * _UNITS[(unit or "").lower()]
 
 
+MAX_TRUNKS = 16
 FULL_WIDTH = ("1-1-2", "1-1-1")  # bits of members whose weights are not split
 
-Count = Annotated[int, Field(strict=True, ge=1)]
+# Bounds are far above what is of use: they keep a slip of the finger from filling the memory.
+Count = Annotated[int, Field(strict=True, ge=1, le=10_000)]
+Size = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 Real = Annotated[float, Field(strict=True)]
-PathText = Annotated[str, Field(min_length=1), AfterValidator(_place)]
+PathText = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_place)]
+Name = Annotated[str, Field(max_length=1000)]
 Precision = Literal["auto", "bf16", "fp32"]
+Compile = Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)]
 Derived = BeforeValidator(_null_is_default)
 Gpu = Annotated[float, Field(strict=True, ge=0, le=1)]
-Bytes = Annotated[float, Field(strict=True, gt=0), BeforeValidator(_bytes)]
+Bytes = Annotated[float, Field(strict=True, gt=0, le=1e18), BeforeValidator(_bytes)]
 
 Epochs = Annotated[Count, Field(description="passes over the training examples")]
 LearningRate = Annotated[Real, Field(gt=0, lt=1, description="peak learning rate of AdamW")]
-BatchSize = Annotated[Count, Field(description="examples in a training step")]
+BatchSize = Annotated[Size, Field(description="examples in a training step")]
 HiddenEpochs = Annotated[
     int,
     Field(
         strict=True,
         ge=0,
+        le=10_000,
         description="passes that match hidden states, and attention scores or directions",
     ),
 ]
 HiddenLearningRate = Annotated[
     Real, Field(gt=0, lt=1, description="peak learning rate of those passes")
 ]
+
+
+Joint = Annotated[
+    bool,
+    Field(
+        strict=True,
+        description="one phase, in which hidden states and predictions are learned together, in "
+        "`epochs` passes; hidden_epochs and hidden_learning_rate then mean nothing. false: two "
+        "phases, one after the other",
+    ),
+]
+
+
+@dataclass(frozen=True, config=_CHECKS)
+class AugmentConfig:
+    """Copies of training examples with some words replaced (TinyBERT, arXiv 1909.10351)."""
+
+    copies: Annotated[int, Field(strict=True, ge=0, le=1000)] = Field(
+        default=0, description="made of each training example; 0: none (TinyBERT: 20)"
+    )
+    probability: Real = Field(
+        default=0.4, gt=0, le=1, description="that a word is replaced in a copy"
+    )
+    candidates: Count = Field(
+        default=15, description="the likeliest replacements of a word, of which one is drawn"
+    )
+    share: Real = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="probability that a copy takes the place of its example in an epoch",
+    )
+    per_member: bool = Field(
+        default=False, strict=True, description="whether each member trains on copies of its own"
+    )
+    model: PathText | None = Field(
+        default=None,
+        description="masked-language BERT (hub name or directory) that proposes replacements of "
+        "words that are one token to it; null: word vectors alone",
+    )
+    vectors: PathText | None = Field(
+        default=None,
+        description="word vectors (GloVe text file) whose nearest words replace the others; null: "
+        "without a model, the encoder's own word embeddings",
+    )
+    keep_numbers: bool = Field(
+        default=True, strict=True, description="whether words with a digit stay as they are"
+    )
+    keep_names: bool = Field(
+        default=True,
+        strict=True,
+        description="whether words capitalised within a sentence stay as they are",
+    )
+    keep_stop_words: bool = Field(
+        default=True,
+        strict=True,
+        description="whether stop words (scikit-learn's English ones, such as not) stay",
+    )
 
 
 @dataclass(frozen=True, config=_CHECKS)
@@ -98,7 +170,7 @@ class DataConfig:
         description="GLUE directory (official TSV layout), a data file, or a directory with "
         "train.* and dev.*; null: the hub",
     )
-    max_train: Annotated[int, Field(strict=True, ge=2)] | None = Field(
+    max_train: Annotated[int, Field(strict=True, ge=2, le=10**12)] | None = Field(
         default=None,
         description="keep only this many training examples (seeded, classes in proportion)",
     )
@@ -112,13 +184,13 @@ class DataConfig:
     holdout: Real = Field(
         default=0.1, gt=0, lt=1, description="part of train that every choice is made on"
     )
-    text_columns: tuple[str, ...] | None = Field(
+    text_columns: tuple[Name, ...] | None = Field(
         default=None,
         min_length=1,
         max_length=2,
         description="custom: the text column, or a pair of them",
     )
-    label_column: str | None = Field(
+    label_column: Name | None = Field(
         default=None, description="custom: the column with the label or score"
     )
     kind: Literal["classification", "regression"] = Field(
@@ -128,6 +200,10 @@ class DataConfig:
         default=None,
         description="custom: file of the reported split; null: dev.* beside train.*, else a seeded "
         "tenth of the file",
+    )
+    augment: AugmentConfig = Field(
+        default_factory=AugmentConfig,
+        description="copies of training examples with some words replaced",
     )
 
 
@@ -159,8 +235,9 @@ class HalfConfig:
 
 @dataclass(frozen=True, config=_CHECKS)
 class TernaryConfig:
-    """Two-stage distillation into the ternary model: hidden states and attention, then logits."""
+    """Distillation into the ternary model: hidden states, attention and logits."""
 
+    joint: Joint = False
     hidden_epochs: HiddenEpochs = 3
     hidden_learning_rate: HiddenLearningRate = 3e-4
     epochs: Epochs = 3
@@ -170,7 +247,7 @@ class TernaryConfig:
 
 @dataclass(frozen=True, config=_CHECKS)
 class BinaryConfig:
-    """Two-stage distillation into a fully binary model, and which one: directions, then logits.
+    """Distillation into a fully binary model, and which one: hidden states, directions, logits.
 
     The last three choose how one-bit activations come about, and mean nothing to wider ones.
     """
@@ -180,6 +257,7 @@ class BinaryConfig:
         description="widths to pass through, each model taught by the one before it, such as "
         "[1-1-2]; BiT's multi-distillation, meant for all of BiT's options",
     )
+    joint: Joint = False
     hidden_epochs: HiddenEpochs = 6
     hidden_learning_rate: HiddenLearningRate = 5e-4
     epochs: Epochs = 3
@@ -205,8 +283,9 @@ class BinaryConfig:
 
 @dataclass(frozen=True, config=_CHECKS)
 class MemberConfig:
-    """Training of each binary member; the hidden passes belong to strategy C."""
+    """Training of each binary member; `joint` and the hidden passes belong to strategy C."""
 
+    joint: Joint = False
     hidden_epochs: HiddenEpochs = 1
     hidden_learning_rate: HiddenLearningRate = 3e-4
     epochs: Epochs = 3
@@ -215,8 +294,8 @@ class MemberConfig:
     margins: Literal["random", "split"] = Field(
         default="random",
         description="magnitudes of the split weights that a member starts from; random: drawn anew "
-        "for each member, who then has bits of its own that train; split: as splitting leaves "
-        "them, where hardly any bit flips. The function is the same",
+        "for each member, so that its bits train and differ from those of the others; split: "
+        "as splitting leaves them, and hardly any bit flips. The function is the same",
     )
     latent_rate: Real = Field(
         default=1.0,
@@ -242,6 +321,11 @@ class TrainingConfig:
         description="arithmetic of the matrix products, weights are always fp32; auto: bf16 where "
         "the machine multiplies it (GPU, AVX512-BF16, AMX), else fp32",
     )
+    compile: Compile = Field(
+        default="auto",
+        description="whether torch.compile makes one pass over memory of each quantizer; auto: on "
+        "where products are in bf16 and there is a C++ compiler; a run that goes on keeps its own",
+    )
     warmup: Real = Field(
         default=0.1, ge=0, le=1, description="part of the steps that the rate climbs"
     )
@@ -257,10 +341,30 @@ class TrainingConfig:
     dropout: Real = Field(
         default=0.1, ge=0, lt=1, description="dropout of the teacher and the half model"
     )
-    eval_batch_size: Count = Field(default=128, description="examples in an evaluation step")
-    checkpoint_every: Count = Field(
+    eval_batch_size: Size = Field(default=128, description="examples in an evaluation step")
+    checkpoint_every: Annotated[int, Field(strict=True, ge=1, le=10**12)] = Field(
         default=500,
         description="steps between checkpoints; each epoch ends with one besides",
+    )
+    accumulate: Count = Field(
+        default=1,
+        description="pieces that a batch is computed in, one after another; saves memory",
+    )
+    max_steps: Count | None = Field(
+        default=None, description="most steps of each training; null: as many as its epochs have"
+    )
+    eval_every: Count | None = Field(
+        default=None,
+        description="steps between held-out scores within an epoch; null: at its end alone",
+    )
+    patience: Count | None = Field(
+        default=None,
+        description="held-out scores without a better one that end a training; null: none do",
+    )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        strict=True,
+        description="compute activations twice in place of keeping them; saves memory",
     )
 
 
@@ -269,9 +373,11 @@ class EnsembleConfig:
     """How the members differ, and in which order they train."""
 
     members: Count = Field(default=4, description="number of binary members")
-    method: Literal["boosting", "bagging"] = Field(
+    method: Literal["boosting", "bagging", "uniform"] = Field(
         default="boosting",
-        description="boosting: SAMME, AdaBoost.R2 for regression; bagging: bootstrap",
+        description="boosting: SAMME, AdaBoost.R2 for regression; bagging: a bootstrap sample for "
+        "each member; uniform: every member sees all examples, and differs by seed, margins and "
+        "copies",
     )
     strategy: Literal["A", "B", "C"] = Field(
         default="A",
@@ -279,13 +385,13 @@ class EnsembleConfig:
     )
     schedule: Annotated[Literal["sequential", "pipelined", "parallel"], Derived] = Field(
         default_factory=lambda given: (
-            "parallel" if given.get("method") == "bagging" else "sequential"
+            "sequential" if given.get("method") == "boosting" else "parallel"
         ),
         json_schema_extra={"default": None},
         description="boosting: sequential (the default: one member after another) or pipelined "
-        "(all at once, in rounds); bagging: parallel",
+        "(all at once, in rounds); bagging and uniform: parallel",
     )
-    rounds: Annotated[int, Field(strict=True, ge=2)] | None = Field(
+    rounds: Annotated[int, Field(strict=True, ge=2, le=10_000)] | None = Field(
         default=None,
         description="pipelined: rounds that a member's epochs are divided into, the later ones the "
         "longer if they are uneven; null: one an epoch",
@@ -298,7 +404,7 @@ class EnsembleConfig:
         default=0.5,
         gt=0,
         le=1,
-        description="shrinkage of each member's say in boosting; 1: plain AdaBoost",
+        description="shrinkage of the alphas in boosting; 1: plain AdaBoost",
     )
     floor: Real = Field(
         default=0.1, ge=0, le=1, description="uniform weight mixed into what a member sees; 0: none"
@@ -307,10 +413,26 @@ class EnsembleConfig:
         default="holdout", description="the predictions that boosting takes a member's errors from"
     )
     folds: int = Field(
-        default=3, strict=True, ge=2, description="number of folds for errors: out_of_fold"
+        default=3, strict=True, ge=2, le=1000, description="number of folds for errors: out_of_fold"
     )
     loss: Literal["linear", "square", "exponential"] = Field(
         default="linear", description="loss of AdaBoost.R2 (regression)"
+    )
+    trunks: Annotated[int, Field(strict=True, ge=1, le=MAX_TRUNKS)] = Field(
+        default=1,
+        description="shared checkpoints, each with a half and a ternary model of its own, made in "
+        "parallel from one teacher; the members are dealt out to them in turn",
+    )
+    baselines: tuple[Literal["longer", "wider"], ...] = Field(
+        default=(),
+        description="what N members are measured against at the same cost; longer: one member "
+        "trained N times as long; wider: one member of N times the width (the teacher's at most)",
+    )
+    distill: bool = Field(
+        default=False,
+        strict=True,
+        description="train one more member on the ensemble's predictions: one model back, at 1/N "
+        "of the cost, reported beside the ensemble",
     )
 
     @property
@@ -367,7 +489,7 @@ class ResourcesConfig:
         description="data-parallel processes of each earlier stage; sums round otherwise with "
         "another number",
     )
-    max_restarts: Annotated[int, Field(strict=True, ge=0)] = Field(
+    max_restarts: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = Field(
         default=3, description="how often the work of a process that died is taken up again"
     )
     patience: Real = Field(
@@ -388,8 +510,15 @@ class ExportConfig:
 
     remainder: Literal["fp16", "fp32", "none"] = Field(
         default="fp16",
-        description="how all that is not binary is stored: fp16 is smaller, fp32 gives the trained "
-        "members' logits to the bit; none: no packed model is made",
+        description="how all that is not binary is stored; members are rounded so before they are "
+        "scored, and fp16 is smaller; none: no packed model is made (members as for fp16)",
+    )
+    cascade_loss: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="how much the held-out score may fall, as a fraction, where a cascade asks "
+        "members one after another and only as long as they are unsure; it is off unless asked for",
     )
 
 
@@ -416,6 +545,10 @@ class Config:
     )
     model: PathText = Field(
         default="bundled", description="BERT checkpoint: a directory, a hub name, or bundled"
+    )
+    layers: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = Field(
+        default=None,
+        description="keep only the first so many layers of the checkpoint; null: all of them",
     )
     bits: Literal["1-1-8", "1-1-4", "1-1-2", "1-1-1"] = Field(
         default="1-1-8", description="bits of a member's weights, embeddings and activations"
@@ -507,7 +640,30 @@ def _conflicts(config: Config) -> Iterator[Conflict]:
         yield Conflict(
             "data.text_columns", ("data.label_column",), "names the same column more than once"
         )
+    augment, members = data.augment, config.ensemble.members
+    if augment.per_member and augment.copies < members:
+        yield Conflict(
+            "data.augment.per_member",
+            ("data.augment.copies", "ensemble.members"),
+            f"{augment.copies} copies of an example are too few for {members} members to have some "
+            "of their own; set data.augment.copies to at least ensemble.members",
+        )
+    if config.layers is not None and config.teacher.epochs == 0:
+        yield Conflict(
+            "layers",
+            ("teacher.epochs",),
+            "a finished teacher (teacher.epochs=0) needs all its layers; leave it out, or train "
+            "the teacher",
+        )
+    if config.training.patience is not None and config.ensemble.schedule == "pipelined":
+        yield Conflict(
+            "training.patience",
+            ("ensemble.schedule",),
+            "members in rounds train for as many epochs as each other; leave it out, or set "
+            "ensemble.schedule=sequential",
+        )
     yield from _schedule_conflicts(config)
+    yield from _ensemble_conflicts(config)
     yield from _width_conflicts(config)
     if resources.stage_workers > 1 and 0 < (resources.stage.gpu or 0) < 1:
         yield Conflict(
@@ -544,6 +700,33 @@ def _width_conflicts(config: Config) -> Iterator[Conflict]:
         )
 
 
+def _ensemble_conflicts(config: Config) -> Iterator[Conflict]:
+    ensemble = config.ensemble
+    if ensemble.trunks > ensemble.members:
+        yield Conflict(
+            "ensemble.trunks",
+            ("ensemble.members",),
+            f"{ensemble.trunks} shared checkpoints are more than the {ensemble.members} members "
+            "that start from them; give at most as many",
+        )
+    if "wider" in ensemble.baselines and config.width >= 1:
+        yield Conflict(
+            "ensemble.baselines",
+            ("width", "bits"),
+            "no model is wider than the teacher, whose width the members have (width=1); leave "
+            "wider out",
+        )
+    if len(set(ensemble.baselines)) < len(ensemble.baselines):
+        yield Conflict("ensemble.baselines", (), "names the same baseline more than once")
+    if config.member.joint and ensemble.strategy != "C":
+        yield Conflict(
+            "member.joint",
+            ("ensemble.strategy",),
+            f"strategy {ensemble.strategy} learns no hidden states; leave it out, or set "
+            "ensemble.strategy=C",
+        )
+
+
 def _schedule_conflicts(config: Config) -> Iterator[Conflict]:
     ensemble, epochs = config.ensemble, config.member.epochs
     schedule, among = ensemble.schedule, ("ensemble.method",)
@@ -552,13 +735,13 @@ def _schedule_conflicts(config: Config) -> Iterator[Conflict]:
             "ensemble.schedule",
             among,
             "boosting cannot be parallel, each member needs the errors of those before it; "
-            "set ensemble.schedule=pipelined or ensemble.method=bagging",
+            "set ensemble.schedule=pipelined, or ensemble.method=bagging or uniform",
         )
-    if ensemble.method == "bagging" and schedule == "pipelined":
+    if ensemble.method != "boosting" and schedule == "pipelined":
         yield Conflict(
             "ensemble.schedule",
             among,
-            "bagging members need nothing of each other; set ensemble.schedule=parallel",
+            f"{ensemble.method} members need nothing of each other; set ensemble.schedule=parallel",
         )
     if schedule != "pipelined":
         if ensemble.rounds is not None:

@@ -44,6 +44,11 @@ def epoch_batches(
     Raises:
         ValueError: ``sample_weight`` has another length than ``lengths``, holds a weight that is
             negative or not finite, or no weight above 0; or both it and ``repeats`` are given.
+
+    Examples:
+        >>> batches = epoch_batches(np.array([3, 9, 4]), 2, np.random.default_rng(0))
+        >>> sorted(np.concatenate(batches).tolist())
+        [0, 1, 2]
     """
     n = len(lengths)
     if repeats is not None:
@@ -73,6 +78,10 @@ def eval_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
 
     Returns:
         int64 arrays of example indices: put logits back in order by ``logits[index] = …``.
+
+    Examples:
+        >>> [index.tolist() for index in eval_batches(np.array([3, 9, 4]), 2)]
+        [[0, 2], [1]]
     """
     return _cut(np.argsort(lengths, kind="stable"), batch_size)
 
@@ -87,6 +96,13 @@ def collate(columns: Columns, index: np.ndarray) -> dict[str, torch.Tensor]:
     Returns:
         ``input_ids``, ``attention_mask`` and ``token_type_ids``, int64 [B, L], where L is the
         longest example's length rounded up to a multiple of 8; ``labels`` [B]; ``index`` int64 [B].
+
+    Examples:
+        >>> ids = np.array([7, 8, 8], np.int32)
+        >>> two = Columns(ids, np.zeros(3, np.int8), np.array([0, 1, 3]), np.array([0, 1]))
+        >>> batch = collate(two, np.array([1, 0]))
+        >>> batch["attention_mask"].sum(1).tolist(), batch["input_ids"].shape[1]
+        ([2, 1], 8)
     """
     start = columns.offsets[:-1][index]
     lengths = columns.offsets[1:][index] - start

@@ -47,7 +47,14 @@ class Columns:
         return np.diff(self.offsets)
 
     def take(self, index: np.ndarray) -> Columns:
-        """The examples at ``index``, in its order; example ``index[j]`` becomes row j."""
+        """The examples at ``index``, in its order; example ``index[j]`` becomes row j.
+
+        Examples:
+            >>> ids = np.array([7, 8, 8], np.int32)
+            >>> two = Columns(ids, np.zeros(3, np.int8), np.array([0, 1, 3]), np.array([0, 1]))
+            >>> two.take(np.array([1])).input_ids.tolist()
+            [8, 8]
+        """
         lengths = self.lengths[index]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         # Token t of the result stands as far from its example's start as it did before.

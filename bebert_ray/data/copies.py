@@ -13,6 +13,9 @@ import numpy as np
 
 from bebert_ray.data.columns import Columns
 
+COPIES = "copies"
+"""Stands among the names of the splits, where they are handed to workers as arrays."""
+
 
 @dataclass(frozen=True)
 class Copies:

@@ -26,7 +26,12 @@ class Split:
         return len(self.labels)
 
     def take(self, index: np.ndarray) -> Split:
-        """The examples at ``index``, in its order."""
+        """The examples at ``index``, in its order.
+
+        Examples:
+            >>> Split((["a", "b"],), np.array([0, 1])).take(np.array([1])).texts
+            (['b'],)
+        """
         chosen = index.tolist()
         texts = tuple([column[i] for i in chosen] for column in self.texts)
         return Split(texts, self.labels[index])

@@ -23,6 +23,11 @@ def split_holdout(
 
     Raises:
         UserError: There are fewer than two examples.
+
+    Examples:
+        >>> train, held_out = split_holdout(np.array([0, 0, 0, 1, 1, 1]), 0.3, False, seed=1)
+        >>> len(train), len(held_out)
+        (4, 2)
     """
     n = len(labels)
     if n < 2:
@@ -37,6 +42,11 @@ def subsample(labels: np.ndarray, count: int, is_regression: bool, seed: int) ->
 
     Returns:
         Indices [min(count, n)], int64, ascending, so that the examples keep their order.
+
+    Examples:
+        >>> labels = np.array([0, 0, 1, 1])
+        >>> labels[subsample(labels, 2, False, seed=1)].tolist()
+        [0, 1]
     """
     from sklearn.model_selection import train_test_split
 

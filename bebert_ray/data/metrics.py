@@ -35,7 +35,7 @@ def evaluate(task: Task, scores: np.ndarray, labels: np.ndarray) -> dict[str, fl
     Raises:
         Diverged: ``scores`` hold NaN or infinity.
 
-    Example:
+    Examples:
         >>> from bebert_ray.data.tasks import TASKS
         >>> logits = np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
         >>> evaluate(TASKS["sst2"], logits, np.array([1, 0, 0, 0]))
@@ -64,7 +64,7 @@ def scorer(task: Task, labels: NDArray[Any]) -> Score:
         task: Says which metric.
         labels: [n], class indices or scores.
 
-    Example:
+    Examples:
         >>> from bebert_ray.data.tasks import TASKS
         >>> score = scorer(TASKS["sst2"], np.array([1, 0]))
         >>> score(np.array([[[0.0, 1.0], [1.0, 0.0]], [[0.0, 0.0], [1.0, 1.0]]])).tolist()

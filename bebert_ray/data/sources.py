@@ -64,7 +64,7 @@ def load_corpus(
     Raises:
         UserError: The source is missing, out of reach, or malformed, or holds too few examples.
 
-    Example:
+    Examples:
         >>> corpus = load_corpus("demo", Source(max_train=10), seed=0)
         >>> corpus.task.labels, len(corpus.train)
         (('negative', 'positive'), 10)

@@ -83,7 +83,7 @@ def table_of(name: str, table: pa.Table, wanted: Sequence[str]) -> Table:
     Raises:
         UserError: A wanted column is missing or double.
 
-    Example:
+    Examples:
         >>> table = table_of("train", pa.table({"text": ["good"], "label": [1]}), ["text"])
         >>> str(table.error(0, "is too short"))
         'train, row 1: is too short'
@@ -146,7 +146,7 @@ def spelled_labels(table: Table, column: str) -> list[str]:
 def similar_labels(labels: Sequence[str]) -> list[list[str]]:
     """Groups of labels that differ in blanks, in case or in how a number is written.
 
-    Example:
+    Examples:
         >>> similar_labels(["0", "1", "1 ", "1.0", "b"])
         [['1', '1 ', '1.0']]
     """

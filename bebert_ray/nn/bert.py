@@ -29,13 +29,18 @@ def build(config: BertConfig, weights: dict[str, Tensor]) -> BertForSequenceClas
         UserError: a setting of the shape is missing or does not fit.
     """
     model = outline(config)
-    model.load_state_dict(weights, assign=True)
+    fill_(model, weights)
     model.requires_grad_(True)
+    return model
+
+
+def fill_(model: BertForSequenceClassification, weights: dict[str, Tensor]) -> None:
+    """Give an `outline` its weights, in place and without a copy."""
+    model.load_state_dict(weights, assign=True)
     # The two buffers that are not in the state dict.
     embeddings: Any = model.bert.embeddings
-    embeddings.position_ids = torch.arange(config.max_position_embeddings)[None]
+    embeddings.position_ids = torch.arange(model.config.max_position_embeddings)[None]
     embeddings.token_type_ids = torch.zeros_like(embeddings.position_ids)
-    return model
 
 
 def outline(config: BertConfig) -> BertForSequenceClassification:
@@ -44,7 +49,7 @@ def outline(config: BertConfig) -> BertForSequenceClassification:
     Raises:
         UserError: a setting of the shape is missing or does not fit.
 
-    Example:
+    Examples:
         >>> config = BertConfig(num_hidden_layers=1)
         >>> Shape(0.5, "split", 8).write_to(config)
         >>> outline(config).bert.encoder.layer[0].output.dense.weight_1.shape

@@ -24,7 +24,7 @@ class SignedGelu(nn.Module):
 
     Source: Hendrycks and Gimpel, Gaussian Error Linear Units, 2016.
 
-    Example:
+    Examples:
         >>> SignedGelu()(torch.full((8,), -20.0)).signbit().all()
         tensor(True)
     """

@@ -13,20 +13,39 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from bebert_ray.nn.functions import MIN_STEP, dot, mean_magnitude, where_strictly_inside
+from bebert_ray.nn.compiled import compiled
+from bebert_ray.nn.functions import (
+    MIN_STEP,
+    dot,
+    flat,
+    mean_magnitude,
+    rows,
+    where_strictly_inside,
+)
 
 
 class _Sign(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scaled: bool) -> Tensor:
-        ctx.save_for_backward(x)
-        magnitude = mean_magnitude(x, per_row=True) if scaled else x.new_ones(())
-        return torch.copysign(magnitude, x)
+        values = rows(x)
+        ctx.save_for_backward(values)
+        return (scaled_signs if scaled else signs)(values).view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (x,) = ctx.saved_tensors
-        return where_strictly_inside(grad, x, -1.0, 1.0), None
+        (values,) = ctx.saved_tensors
+        return where_strictly_inside(grad, values.view(grad.shape), -1.0, 1.0), None
+
+
+def signs(x: Tensor) -> Tensor:
+    """The forward of `sign`: 1 or -1, any shape."""
+    return torch.copysign(x.new_ones(()), x)
+
+
+@compiled
+def scaled_signs(x: Tensor) -> Tensor:
+    """The forward of `sign` with a scale, [rows, columns]."""
+    return torch.copysign(mean_magnitude(x, per_row=True), x)
 
 
 class _Boolean(Function):
@@ -44,39 +63,78 @@ class _Boolean(Function):
 class _CenterBinarize(Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor) -> Tensor:
-        centred = _centred(weight)
-        ctx.save_for_backward(centred)
-        return torch.copysign(mean_magnitude(weight, per_row=True), centred)
+        latent = rows(weight)
+        ctx.save_for_backward(latent)
+        return centred_signs(latent).view_as(weight)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (centred,) = ctx.saved_tensors
-        inside = where_strictly_inside(grad, centred, -1.0, 1.0)
-        return inside - inside.mean(-1, keepdim=True)
+        (latent,) = ctx.saved_tensors
+        return centred_backward(latent, grad.contiguous().view_as(latent)).view_as(grad)
+
+
+@compiled
+def centred_signs(weight: Tensor) -> Tensor:
+    """The forward of `center_binarize`, [rows, columns]."""
+    return torch.copysign(mean_magnitude(weight, per_row=True), _centred(weight))
+
+
+@compiled
+def centred_backward(weight: Tensor, grad: Tensor) -> Tensor:
+    """The gradient of `center_binarize`, [rows, columns]."""
+    inside = where_strictly_inside(grad, _centred(weight), -1.0, 1.0)
+    return inside - inside.mean(-1, keepdim=True)
 
 
 class _Elastic(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, threshold: Tensor, signed: bool) -> Tensor:
-        scale = scale.clamp(min=MIN_STEP).to(x.dtype)
-        scaled = (x - threshold.to(x.dtype)) / scale
-        if signed:
-            level = torch.copysign(scaled.new_ones(()), scaled)
-        else:
-            level = (scaled > 0.5).to(x.dtype)
-        ctx.save_for_backward(scaled, level)
+        values, scale, threshold = flat(x), scale.detach(), threshold.detach()
+        ctx.save_for_backward(values, scale, threshold)
         ctx.signed = signed
-        return level * scale
+        return elastic_values(values, scale, threshold, signed).view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        scaled, level = ctx.saved_tensors
-        grad_x = where_strictly_inside(grad, scaled, -1.0 if ctx.signed else 0.0, 1.0)
-        grad_scale = dot(level, grad)
-        if not ctx.signed:
-            grad_scale = grad_scale - dot(scaled, grad_x)
+        values, scale, threshold = ctx.saved_tensors
+        grad_x, grad_scale, total = elastic_backward(
+            values, flat(grad), scale, threshold, ctx.signed
+        )
         share = grad.numel() ** -0.5
-        return grad_x, grad_scale * share, -grad_x.sum(dtype=torch.float32) * share, None
+        return grad_x.view(grad.shape), grad_scale * share, -total * share, None
+
+
+def _elastic_levels(
+    x: Tensor, scale: Tensor, threshold: Tensor, signed: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    scale = scale.clamp(min=MIN_STEP).to(x.dtype)
+    scaled = (x - threshold.to(x.dtype)) / scale
+    if signed:
+        return scaled, torch.copysign(scaled.new_ones(()), scaled), scale
+    return scaled, (scaled > 0.5).to(x.dtype), scale
+
+
+@compiled
+def elastic_values(x: Tensor, scale: Tensor, threshold: Tensor, signed: bool) -> Tensor:
+    """The forward of `elastic`, of [n]."""
+    _, level, scale = _elastic_levels(x, scale, threshold, signed)
+    return level * scale
+
+
+@compiled
+def elastic_backward(
+    x: Tensor, grad: Tensor, scale: Tensor, threshold: Tensor, signed: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of `elastic` for x, [n], and for the scale before it is scaled; and a sum.
+
+    The sum of the first, [], is the threshold's before it is negated and scaled.
+    """
+    scaled, level, _ = _elastic_levels(x, scale, threshold, signed)
+    grad_x = where_strictly_inside(grad, scaled, -1.0 if signed else 0.0, 1.0)
+    grad_scale = dot(level, grad)
+    if not signed:
+        grad_scale = grad_scale - dot(scaled, grad_x)
+    return grad_x, grad_scale, grad_x.sum(dtype=torch.float32)
 
 
 def signs_and_scale(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,7 +150,8 @@ def signs_and_scale(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _centred(weight: Tensor) -> Tensor:
-    return weight - weight.mean(-1, keepdim=True)
+    # In float64, as in `mean_magnitude`: signs then do not depend on the order of the sum.
+    return weight - weight.mean(-1, keepdim=True, dtype=torch.float64).to(weight.dtype)
 
 
 def sign(x: Tensor, scaled: bool = False) -> Tensor:
@@ -108,7 +167,7 @@ def sign(x: Tensor, scaled: bool = False) -> Tensor:
 
     Source: BiBERT (Qin et al., 2022), eq. 1 to 3.
 
-    Example:
+    Examples:
         >>> sign(torch.tensor([[0.5, -1.5, 0.0]]))
         tensor([[ 1., -1.,  1.]])
         >>> sign(torch.tensor([[0.5, -1.5]]), scaled=True)
@@ -127,7 +186,7 @@ def boolean(x: Tensor, positive: Tensor | None = None) -> Tensor:
     Source: Bi-Attention of BiBERT (Qin et al., 2022), eq. 8: it keeps the attention with positive
     scores, and needs no softmax.
 
-    Example:
+    Examples:
         >>> boolean(torch.tensor([0.5, -1.5, 0.0]))
         tensor([1., 0., 0.])
     """
@@ -145,7 +204,7 @@ def center_binarize(weight: Tensor) -> Tensor:
 
     Source: BiBERT (Qin et al., 2022), eq. 2 and section 3.1.
 
-    Example:
+    Examples:
         >>> center_binarize(torch.tensor([[1.0, 2.0, 6.0]]))
         tensor([[-3., -3.,  3.]])
     """
@@ -172,7 +231,7 @@ def elastic(x: Tensor, scale: Tensor, threshold: Tensor, signed: bool) -> Tensor
 
     Source: BiT (Liu et al., 2022), sections 3.1 (two sets) and 3.2 (elastic binarization).
 
-    Example:
+    Examples:
         >>> a, b = torch.tensor(2.0), torch.tensor(0.0)
         >>> elastic(torch.tensor([0.5, -1.5, 3.0]), a, b, signed=True)
         tensor([ 2., -2.,  2.])

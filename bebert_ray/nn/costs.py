@@ -37,7 +37,7 @@ class Cost:
         adds_floats: whether each value of a sum has a scale of its own, so that floats are added
             and not integers: the values of tokens with `per_token` quantizers.
 
-    Example:
+    Examples:
         >>> layer = Cost("query", weight_bits=1, activation_bits=4, macs=1000)
         >>> layer.bit_operations, layer.flops
         (4000, 125.0)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from bebert_ray.nn.compiled import compiled
+
 TERNARY_THRESHOLD = 0.7  # of the mean magnitude (Li et al., 2016, eq. 6)
 MIN_STEP = 1e-5  # a learned step must not reach zero
 MARGIN = 1e-4  # makes the bounds of the LSQ range belong to it
@@ -23,7 +25,7 @@ MARGIN = 1e-4  # makes the bounds of the LSQ range belong to it
 def mean_magnitude(weight: Tensor, per_row: bool) -> Tensor:
     """The magnitude of XNOR-Net and BWN: ``mean|w|`` of the tensor, [], or of each row, [..., 1].
 
-    Example:
+    Examples:
         >>> mean_magnitude(torch.tensor([[1.0, -3.0]]), per_row=False)
         tensor(2.)
     """
@@ -38,22 +40,52 @@ def mean_magnitude(weight: Tensor, per_row: bool) -> Tensor:
 class _Binarize(Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, per_row: bool) -> Tensor:
-        return torch.copysign(mean_magnitude(weight, per_row), weight)
+        return binary_values(rows(weight) if per_row else flat(weight), per_row).view_as(weight)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None
+
+
+@compiled
+def binary_values(weight: Tensor, per_row: bool) -> Tensor:
+    """BWN's forward, of [n] or [rows, columns]; see `binarize`."""
+    return torch.copysign(mean_magnitude(weight, per_row), weight)
+
+
+class _BinarizeSum(Function):
+    @staticmethod
+    def forward(ctx: Any, first: Tensor, second: Tensor, per_row: bool) -> Tensor:
+        shaped = rows if per_row else flat
+        return binary_sum(shaped(first), shaped(second), per_row).view_as(first)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        return grad, grad, None
+
+
+@compiled
+def binary_sum(first: Tensor, second: Tensor, per_row: bool) -> Tensor:
+    """The forward of `binarize_sum`, of [n] or [rows, columns] each."""
+    values = torch.copysign(mean_magnitude(first, per_row), first)
+    return values.add_(torch.copysign(mean_magnitude(second, per_row), second))
 
 
 class _Ternarize(Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, per_row: bool) -> Tensor:
-        levels, scale = ternary_weight(weight, per_row)
-        return levels.mul_(scale)
+        return ternary_values(rows(weight) if per_row else flat(weight), per_row).view_as(weight)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None
+
+
+@compiled
+def ternary_values(weight: Tensor, per_row: bool) -> Tensor:
+    """TWN's forward, of [n] or [rows, columns]; see `ternarize`."""
+    levels, scale = ternary_weight(weight, per_row)
+    return levels.mul_(scale)
 
 
 class _Uniform(Function):
@@ -61,75 +93,132 @@ class _Uniform(Function):
     def forward(
         ctx: Any, x: Tensor, clip: Tensor, bits: int, symmetric: bool, per_row: bool
     ) -> Tensor:
-        low, high = clip.tolist()
-        ctx.save_for_backward(x)
-        ctx.clip = low, high
-        clipped = x.clamp(low, high)
+        values, clip = rows(x) if per_row else flat(x), clip.detach()
+        ctx.save_for_backward(values, clip)
         if symmetric:
-            magnitude = clipped.abs()
-            top = magnitude.amax(-1, keepdim=True) if per_row else magnitude.amax()
-            # A row of zeros has no scale of its own; any finite one will do.
-            levels = 2 ** (bits - 1) - 1
-            scale = levels / top.clamp(min=levels * torch.finfo(x.dtype).tiny)
-            return clipped.mul_(scale).round_().div_(scale)
-        if per_row:
-            bottom, top = clipped.amin(-1, keepdim=True), clipped.amax(-1, keepdim=True)
-        else:
-            bottom, top = clipped.amin(), clipped.amax()
-        # Zero belongs to the range: padding, of probability 0, must not be what brings it in.
-        bottom = bottom.clamp_(max=0)
-        levels = 2**bits - 1
-        span = top - bottom + 1e-8
-        unit = clipped.sub_(bottom).div_(span).mul_(levels).round_().div_(levels)
-        return unit.mul_(span).add_(bottom)
+            return uniform_symmetric(values, clip, 2 ** (bits - 1) - 1, per_row).view(x.shape)
+        return uniform_asymmetric(values, clip, 2**bits - 1, per_row).view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        (x,) = ctx.saved_tensors
-        low, high = ctx.clip
-        grad_x = where_strictly_inside(grad, x, low, high)
-        outside = grad - grad_x
-        at_high = dot(outside, (x - low).clamp_(0, high - low)) / (high - low)
-        at_low = outside.sum(dtype=torch.float32) - at_high
-        return grad_x, torch.stack([at_low, at_high]), None, None, None
+        values, clip = ctx.saved_tensors
+        grad_x, grad_clip = uniform_backward(flat(values), flat(grad), clip)
+        return grad_x.view(grad.shape), grad_clip, None, None, None
+
+
+@compiled
+def uniform_symmetric(x: Tensor, clip: Tensor, levels: int, per_row: bool) -> Tensor:
+    """The symmetric forward of `uniform`, of [n] or [rows, columns]; `levels` above zero."""
+    clipped = x.clamp(*_numbers(clip))
+    magnitude = clipped.abs()
+    top = magnitude.amax(-1, keepdim=True) if per_row else magnitude.amax()
+    # A row of zeros has no scale of its own; any finite one will do.
+    scale = levels / top.clamp(min=levels * torch.finfo(x.dtype).tiny)
+    return clipped.mul_(scale).round_().div_(scale)
+
+
+@compiled
+def uniform_asymmetric(x: Tensor, clip: Tensor, levels: int, per_row: bool) -> Tensor:
+    """The asymmetric forward of `uniform`, of [n] or [rows, columns]; `levels` above the lowest."""
+    clipped = x.clamp(*_numbers(clip))
+    if per_row:
+        bottom, top = clipped.amin(-1, keepdim=True), clipped.amax(-1, keepdim=True)
+    else:
+        bottom, top = clipped.amin(), clipped.amax()
+    # Zero belongs to the range: padding, of probability 0, must not be what brings it in.
+    bottom = bottom.clamp(max=0)
+    span = top - bottom + 1e-8
+    unit = clipped.sub_(bottom).div_(span).mul_(levels).round_().div_(levels)
+    return unit.mul_(span).add_(bottom)
+
+
+@compiled
+def uniform_backward(x: Tensor, grad: Tensor, clip: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of `uniform` for x, [n], and for the two bounds, [2]."""
+    low, high = _numbers(clip)
+    grad_x = where_strictly_inside(grad, x, low, high)
+    outside = grad - grad_x
+    total = outside.sum(dtype=torch.float32)
+    at_high = dot(outside, (x.clamp(low, high) - low)) / (high - low)
+    return grad_x, torch.stack([total - at_high, at_high])
 
 
 class _Lsq(Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, step: Tensor, bits: int, symmetric: bool, offset: Tensor | None
-    ) -> Tensor:
-        lowest, highest = lsq_range(bits, symmetric)
-        step = step.clamp(min=MIN_STEP).to(x.dtype)
-        scaled = (x if offset is None else x - offset) / step
-        level = scaled.round().clamp_(lowest, highest)
-        ctx.save_for_backward(scaled, level)
-        ctx.range = lowest, highest
-        return level * step if offset is None else (level * step).add_(offset)
+    def forward(ctx: Any, x: Tensor, step: Tensor, bits: int, symmetric: bool) -> Tensor:
+        ctx.range = lsq_range(bits, symmetric)
+        values, step = flat(x), step.detach()
+        out = lsq_values(values, step, *ctx.range)
+        ctx.save_for_backward(values, out, step)
+        return out.view(x.shape)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        scaled, level = ctx.saved_tensors
-        lowest, highest = ctx.range
-        grad_x = where_strictly_inside(grad, scaled, lowest - MARGIN, highest + MARGIN)
-        # d(out)/d(step) is round(v) - v inside the range, the bound outside: level - v * inside.
-        total = dot(level, grad) - dot(scaled, grad_x)
-        return grad_x, total / math.sqrt(grad.numel() * highest), None, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        values, out, step = ctx.saved_tensors
+        grad_x, total = lsq_backward(values, out, flat(grad), step, *ctx.range)
+        share = math.sqrt(grad.numel() * ctx.range[1])
+        return grad_x.view(grad.shape), total / share, None, None
 
 
-def where_strictly_inside(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:
+@compiled
+def lsq_values(x: Tensor, step: Tensor, lowest: int, highest: int) -> Tensor:
+    """The forward of `lsq`, of [n]."""
+    step = step.clamp(min=MIN_STEP).to(x.dtype)
+    return (x / step).round_().clamp_(lowest, highest).mul_(step)
+
+
+@compiled
+def lsq_backward(
+    x: Tensor, out: Tensor, grad: Tensor, step: Tensor, lowest: int, highest: int
+) -> tuple[Tensor, Tensor]:
+    """The gradients of `lsq` for x, [n], and for the step before it is scaled, []."""
+    step = step.clamp(min=MIN_STEP)
+    low, high = _numbers(torch.stack([step * (lowest - MARGIN), step * (highest + MARGIN)]))
+    grad_x = where_strictly_inside(grad, x, low, high)
+    # d(out)/d(step) is round(v) - v inside the range, the bound outside: level - v * inside.
+    return grad_x, (dot(out, grad) - dot(x, grad_x)) / step
+
+
+def _numbers(tensor: Tensor) -> tuple[Any, Any]:
+    """The two numbers of a tensor [2], as what takes least: a GPU would have to be waited for."""
+    if torch.compiler.is_compiling() or not tensor.is_cpu:
+        return tensor[0], tensor[1]
+    low, high = tensor.tolist()
+    return low, high
+
+
+def flat(x: Tensor) -> Tensor:
+    """The numbers of `x` in one dimension, [n], without its history.
+
+    Compiled code that takes one dimension serves inputs of any shape.
+    """
+    return x.detach().contiguous().view(-1)
+
+
+def rows(x: Tensor) -> Tensor:
+    """The rows of `x`, [n, columns], without its history; see `flat`."""
+    return x.detach().contiguous().view(-1, x.shape[-1])
+
+
+def where_strictly_inside(
+    grad: Tensor, x: Tensor, low: float | Tensor, high: float | Tensor
+) -> Tensor:
     """The gradient of a clipped STE: `grad` where low < x < high, 0 elsewhere.
 
-    Example:
+    Examples:
         >>> where_strictly_inside(torch.ones(3), torch.tensor([-2.0, 0.0, 1.0]), -1.0, 1.0)
         tensor([0., 1., 0.])
     """
+    if isinstance(low, Tensor):
+        return torch.where((x > low) & (x < high), grad, 0)
     # The backward of hardtanh: one pass. Masks of comparisons take four, and ten times as long.
     return torch.ops.aten.hardtanh_backward(grad, x, low, high)
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
     """The sum of a * b in float32, []."""
+    if a.dim() == 1 and a.dtype == b.dtype == torch.float32 and not torch.compiler.is_compiling():
+        return torch.dot(a, b)  # one pass
     return (a * b).sum(dtype=torch.float32)
 
 
@@ -180,12 +269,27 @@ def binarize(weight: Tensor, per_row: bool = False) -> Tensor:
     Source: Rastegari et al., XNOR-Net, 2016, eq. 6; scale per tensor as in BinaryBERT (Bai et al.,
     2021).
 
-    Example:
+    Examples:
         >>> binarize(torch.tensor([[1.0, -3.0], [2.0, 2.0]]))
         tensor([[ 2., -2.],
                 [ 2.,  2.]])
     """
     return _Binarize.apply(weight, per_row)
+
+
+def binarize_sum(first: Tensor, second: Tensor, per_row: bool = False) -> Tensor:
+    """The sum of two weights' binary values, ``binarize(first) + binarize(second)``, in one pass.
+
+    Args:
+        first: latent weights, [rows, columns].
+        second: of the same shape.
+        per_row: see `binarize`.
+
+    Example:
+        >>> binarize_sum(torch.tensor([[1.0, -3.0]]), torch.tensor([[1.0, 1.0]]))
+        tensor([[ 3., -1.]])
+    """
+    return _BinarizeSum.apply(first, second, per_row)
 
 
 def ternarize(weight: Tensor, per_row: bool = False) -> Tensor:
@@ -196,7 +300,7 @@ def ternarize(weight: Tensor, per_row: bool = False) -> Tensor:
 
     Source: Li et al., Ternary Weight Networks, 2016, eq. 5 and 6.
 
-    Example:
+    Examples:
         >>> ternarize(torch.tensor([[1.0, -3.0], [0.2, 2.0]]))
         tensor([[ 0.0000, -2.5000],
                 [ 0.0000,  2.5000]])
@@ -226,7 +330,7 @@ def uniform(x: Tensor, clip: Tensor, bits: int, symmetric: bool, per_row: bool =
 
     Source: Zafrir et al., Q8BERT, 2019; clip gradient of PACT (Choi et al., 2018, eq. 2).
 
-    Example:
+    Examples:
         >>> clip = torch.tensor([-2.5, 2.5])
         >>> uniform(torch.tensor([[0.9, -1.6, 9.0]]), clip, bits=3, symmetric=True)
         tensor([[ 0.8333, -1.6667,  2.5000]])
@@ -237,7 +341,7 @@ def uniform(x: Tensor, clip: Tensor, bits: int, symmetric: bool, per_row: bool =
 def lsq_range(bits: int, symmetric: bool) -> tuple[int, int]:
     """LSQ's lowest and highest integer level.
 
-    Example:
+    Examples:
         >>> lsq_range(4, symmetric=True), lsq_range(4, symmetric=False)
         ((-8, 7), (0, 15))
     """
@@ -268,8 +372,11 @@ def lsq(
 
     Source: Esser et al., Learned Step Size Quantization, 2020, eq. 1 to 3.
 
-    Example:
+    Examples:
         >>> lsq(torch.tensor([0.7, -0.2, 9.0]), torch.tensor(0.5), bits=2, symmetric=True)
         tensor([0.5000, -0.0000, 0.5000])
     """
-    return _Lsq.apply(x, step, bits, symmetric, offset)
+    if offset is None:
+        return _Lsq.apply(x, step, bits, symmetric)
+    offset = offset.detach()
+    return _Lsq.apply(x - offset, step, bits, symmetric) + offset

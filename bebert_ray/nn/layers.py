@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bebert_ray.nn.binary import center_binarize, signs_and_scale
-from bebert_ray.nn.functions import binarize, binary_weight, ternarize, ternary_weight
+from bebert_ray.nn.functions import binarize_sum, binary_weight, ternarize, ternary_weight
 from bebert_ray.nn.quantizers import activation_quantizer
 
 
@@ -53,9 +53,8 @@ class SplitLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Project with the sum of the two binary weights."""
-        return F.linear(
-            self.input_quantizer(x), binarize(self.weight_1) + binarize(self.weight_2), self.bias
-        )
+        weight = binarize_sum(self.weight_1, self.weight_2)
+        return F.linear(self.input_quantizer(x), weight, self.bias)
 
     def binary_weights(self) -> list[tuple[Tensor, Tensor]]:
         """Of each half, where it is positive, bool [rows, columns], and its scale, []."""
@@ -92,7 +91,7 @@ class SplitEmbedding(nn.Module):
         """Look the rows of both halves up, binarize and add them."""
         first = F.embedding(ids, self.weight_1, self.padding_idx, sparse=True)
         second = F.embedding(ids, self.weight_2, self.padding_idx, sparse=True)
-        return binarize(first, per_row=True) + binarize(second, per_row=True)
+        return binarize_sum(first, second, per_row=True)
 
     def binary_weights(self) -> list[tuple[Tensor, Tensor]]:
         """Of each half, where it is positive, bool [rows, columns], and its scales, [rows, 1]."""

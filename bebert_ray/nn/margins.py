@@ -32,7 +32,7 @@ def half_normal_magnitudes(count: int, mean: Tensor) -> Tensor:
     Returns:
         Float64 [count].
 
-    Example:
+    Examples:
         >>> half_normal_magnitudes(4, torch.tensor(1.0, dtype=torch.float64)).mean().item()
         1.0
     """
@@ -98,7 +98,7 @@ def differing(one: Bits, other: Bits) -> dict[str, float]:
         one: the bits of a model.
         other: those of a model of the same shape.
 
-    Example:
+    Examples:
         >>> ones, zeros = np.array([255], np.uint8), np.array([15], np.uint8)
         >>> differing({"layer": ones}, {"layer": zeros})
         {'layer': 0.5}

@@ -10,6 +10,7 @@ import json
 import pickle
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,69 @@ TOKENIZER_FILES = (
 
 _LFS = b"version https://git-lfs"
 _SAFETENSORS_HEADER = 8  # bytes, which hold the length of the header
+
+
+MOST = {
+    "num_hidden_layers": 1000,
+    "num_attention_heads": 100_000,
+    "num_labels": 1_000_000,
+    "hidden_size": 1_000_000,
+    "intermediate_size": 10_000_000,
+    "max_position_embeddings": 100_000_000,
+    "type_vocab_size": 100_000_000,
+    "vocab_size": 100_000_000,
+}
+"""Sizes in a configuration, and the largest of each that is taken: the time to build a model, or
+its list of labels, depends on them before a weight is read."""
+
+_MOST_MESSAGE = 500  # characters
+
+
+@contextmanager
+def refusing(fault: str) -> Iterator[None]:
+    """Tell whatever a library raises over files from elsewhere in one message.
+
+    Args:
+        fault: what the message begins with.
+
+    Raises:
+        UserError: in place of any exception but those that stop the process.
+
+    Examples:
+        >>> with refusing("model: "):
+        ...     int("x")
+        Traceback (most recent call last):
+        bebert_ray.errors.UserError: model: ValueError: invalid literal for int() with base 10: 'x'
+    """
+    try:
+        yield
+    except UserError as error:
+        if len(str(error)) > _MOST_MESSAGE:
+            raise UserError(f"{str(error)[: _MOST_MESSAGE - 1]}…") from error
+        raise
+    except BaseException as error:
+        # A panic in Rust code (tokenizers, safetensors) is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = " ".join(str(error)[:2000].split())[:200]
+        kind = type(error).__name__
+        raise UserError(f"{fault[:250]}{kind}{reason and ': '}{reason}") from error
+
+
+def check_sizes(settings: dict[str, Any], fault: str) -> None:
+    """Refuse sizes in a configuration that are no sizes, or too large to build; see `MOST`.
+
+    Raises:
+        UserError: one is; the message names it.
+    """
+    for name, most in MOST.items():
+        size = settings.get(name)
+        if size is None:
+            continue
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= most:
+            small = isinstance(size, int) and abs(size) < 10**300  # what a float holds
+            shown = f"{size:.3g}" if small else repr(size)[:40]
+            raise UserError(f"{fault}{name} is {shown}, not a whole number from 0 to {most}")
 
 
 def weight_files(directory: Path, fault: str) -> list[Path]:
@@ -142,8 +206,10 @@ def _safetensors_damage(head: bytes, size: int, stream: Any) -> str | None:
         if length + _SAFETENSORS_HEADER > size:
             raise ValueError
         entries = json.loads(stream.read(length))
-        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name[:2] != "__"]
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        ends = [
+            int(entry["data_offsets"][1]) for name, entry in entries.items() if name[:2] != "__"
+        ]
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         if length + _SAFETENSORS_HEADER > size:
             return f"is cut short, at {size:,} bytes; download it again"
         return "is no safetensors file"

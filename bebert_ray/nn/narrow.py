@@ -1,4 +1,4 @@
-"""Narrower BERT: keep the most important heads and FFN neurons of every layer (DynaBERT)."""
+"""Smaller BERT: its first layers, or the most important heads and neurons of each (DynaBERT)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Importance:
 def kept_count(total: int, width: float) -> int:
     """The number of heads or neurons, of `total`, that a width keeps: at least one.
 
-    Example:
+    Examples:
         >>> kept_count(12, 0.5), kept_count(12, 0.01)
         (6, 1)
     """
@@ -89,6 +89,19 @@ def narrow_(
         _keep_outputs_(layer.intermediate.dense, neurons)
         _keep_inputs_(layer.output.dense, neurons)
     replace(Shape.of(model.config), width=width).write_to(model.config)
+
+
+def keep_layers_(model: BertForSequenceClassification, count: int) -> None:
+    """Keep the first `count` of the layers, in place.
+
+    Raises:
+        ValueError: the model has fewer.
+    """
+    layers: Any = model.bert.encoder.layer
+    if not 1 <= count <= len(layers):
+        raise ValueError(f"the model has {len(layers)} layers, not {count}")
+    model.bert.encoder.layer = layers[:count]
+    model.config.num_hidden_layers = count
 
 
 def _mask_gradient(linear: nn.Linear) -> Tensor:

@@ -21,7 +21,7 @@ class UniformQuantizer(nn.Module):
         bits: width of one value.
         symmetric: whether zero is the middle of the range.
 
-    Example:
+    Examples:
         >>> UniformQuantizer(bits=3)(torch.tensor([[0.9, -1.6, 9.0]])).detach()
         tensor([[ 0.8333, -1.6667,  2.5000]])
     """
@@ -149,7 +149,7 @@ def activation_quantizer(bits: int, symmetric: bool = True, elastic: bool = True
 
     Source: BinaryBERT (Bai et al., 2021), section 4.1, for 8 and 4 bits.
 
-    Example:
+    Examples:
         >>> activation_quantizer(8), activation_quantizer(4)
         (UniformQuantizer(bits=8, symmetric=True), LsqQuantizer(bits=4, symmetric=True))
     """

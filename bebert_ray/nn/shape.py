@@ -30,7 +30,7 @@ class Shape:
 
     The last three are settings of `weights="binary"`, and are not stored for other weights.
 
-    Example:
+    Examples:
         >>> config = BertConfig()
         >>> Shape.of(config)  # a plain BERT
         Shape(width=1.0, weights='full', activation_bits=None, ...)

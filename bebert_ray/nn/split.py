@@ -79,7 +79,7 @@ def split_weight(weight: Tensor, per_row: bool = False) -> tuple[Tensor, Tensor]
 
     Source: BinaryBERT (Bai et al., 2021), section 3.1, eq. 4 to 8.
 
-    Example:
+    Examples:
         >>> from bebert_ray.nn.functions import binarize, ternarize
         >>> weight = torch.tensor([[1.0, -2.0, 0.1, 0.3]])
         >>> first, second = split_weight(weight)

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import BertConfig, PreTrainedConfig
 
 from bebert_ray.errors import UserError
+from bebert_ray.nn.model_files import check_sizes, refusing
 from bebert_ray.nn.shape import Shape
 from bebert_ray.packed.quantizer import PackedConfig
 
@@ -26,6 +27,10 @@ REQUIRED = (
 """Settings of a member that change what it computes. A default must not stand in for them."""
 
 
+MOST_MEMBERS = 10_000
+_FAULT = "config.json of the packed model: "
+
+
 class BebertConfig(PreTrainedConfig):
     """The configuration of a packed ensemble. An ensemble of one is a single member.
 
@@ -33,6 +38,8 @@ class BebertConfig(PreTrainedConfig):
         member: the configuration that all members have: a `BertConfig` with an `nn.shape.Shape`.
         alphas: the members' weights in the vote, [M].
         text_columns: names of the columns that held the text, or the pair of texts.
+        cascade_settings: `threshold`, `members` and `loss` of a `boosting.cascade.Cascade`; None
+            if the model has none.
         shared: tensors of later members that are stored once, as `{name: name of the stored one}`.
         quantization_config: how the weights are stored.
     """
@@ -42,6 +49,7 @@ class BebertConfig(PreTrainedConfig):
     member: dict[str, Any] | None = None
     alphas: list[float] | None = None
     text_columns: list[str] | None = None
+    cascade_settings: dict[str, float] | None = None
     shared: dict[str, str] | None = None
     quantization_config: PackedConfig | dict[str, Any] | None = None
 
@@ -52,14 +60,12 @@ class BebertConfig(PreTrainedConfig):
         Raises:
             UserError: a setting is missing or does not fit; the message names it.
         """
-        try:
+        with refusing("config.json of the packed model cannot be read: "):
+            check_sizes(config_dict, _FAULT)
+            alphas = config_dict.get("alphas")
+            if isinstance(alphas, list) and len(alphas) > MOST_MEMBERS:
+                raise UserError(f"{_FAULT}{len(alphas)} alphas, at most {MOST_MEMBERS} are taken")
             loaded = super().from_dict(config_dict, **kwargs)
-        except UserError:
-            raise
-        except Exception as error:  # of several types: each setting has a check of its own
-            raise UserError(
-                f"config.json of the packed model cannot be read: {_short(error, 300)}"
-            ) from error
         check_settings(loaded[0] if isinstance(loaded, tuple) else loaded)
         return loaded
 
@@ -79,15 +85,13 @@ def check_settings(config: Any) -> BertConfig:
     for name in ("member", "alphas", "text_columns", "quantization_config"):
         if getattr(config, name, None) is None:
             raise UserError(f"config.json of the packed model: the setting {name} is missing")
+    _require(isinstance(config.member, dict), "member", config.member, "a map of settings")
     for name in REQUIRED:
         if config.member.get(name) is None:
             raise UserError(f"config.json of the packed model: member.{name} is missing")
-    try:
+    with refusing(f"{_FAULT}member cannot be read: "):
+        check_sizes(config.member, f"{_FAULT}member.")
         member = BertConfig.from_dict(config.member)
-    except Exception as error:  # see `from_dict`
-        raise UserError(
-            f"config.json of the packed model: member cannot be read: {_short(error, 300)}"
-        ) from error
     weights = Shape.of(member).weights
     _require(weights in ("split", "binary"), "member.weights", weights, "split or binary")
     alphas = config.alphas
@@ -99,6 +103,13 @@ def check_settings(config: Any) -> BertConfig:
     )
     labels = config.num_labels
     _require(labels == member.num_labels, "id2label", config.id2label, "as wide as member's logits")
+    names = list(config.id2label.values())
+    _require(
+        all(isinstance(name, str) for name in names) and len(set(names)) == len(names),
+        "id2label",
+        names,
+        "a name of its own for each class",
+    )
     columns = config.text_columns
     _require(
         isinstance(columns, list)
@@ -107,6 +118,13 @@ def check_settings(config: Any) -> BertConfig:
         "text_columns",
         columns,
         "a list of one or two names",
+    )
+    cascade = {"threshold": 1} if config.cascade_settings is None else config.cascade_settings
+    _require(
+        isinstance(cascade, dict) and _is_alpha(cascade.get("threshold")),
+        "cascade_settings",
+        cascade,
+        "a map whose threshold is a finite number >= 0",
     )
     _require(
         isinstance(config.shared or {}, dict)

@@ -10,21 +10,33 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import BertForSequenceClassification, PreTrainedModel
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
 from bebert_ray.boosting.torch_vote import combine_logits
-from bebert_ray.nn.bert import outline
+from bebert_ray.boosting.vote import shares
+from bebert_ray.errors import UserError
+from bebert_ray.nn.bert import copy_of, fill_, outline
 from bebert_ray.nn.costs import TOKENS
+from bebert_ray.nn.model_files import refusing
 from bebert_ray.packed.config import BebertConfig, check_settings
-from bebert_ray.packed.layers import pack_
+from bebert_ray.packed.extent import check_extent
+from bebert_ray.packed.layers import pack_, prepare_
 from bebert_ray.packed.manifest import check, write_manifest
-from bebert_ray.packed.quantizer import FLOAT_BITS, PackedConfig, PackedQuantizer, Remainder
+from bebert_ray.packed.quantizer import (
+    FLOAT_BITS,
+    PackedConfig,
+    PackedQuantizer,
+    Remainder,
+    round_,
+)
 from bebert_ray.packed.summary import Summary, summarize
+from bebert_ray.storage.disk import set_modes
 
 
 @dataclass
@@ -34,7 +46,7 @@ class EnsembleOutput(SequenceClassifierOutput):
     Attributes:
         loss: [], if labels were given.
         logits: [batch, K], whose softmax is the ensemble's probabilities; regression: [batch, 1].
-        member_logits: [batch, M, K].
+        member_logits: [batch, M, K]; in a cascade NaN of members that were not asked.
     """
 
     member_logits: Tensor | None = None
@@ -51,6 +63,8 @@ class BebertForSequenceClassification(PreTrainedModel):
     """
 
     config_class = BebertConfig
+    cascade = False
+    """Whether `forward` asks members one after another, unless it is told."""
 
     def __init__(self, config: BebertConfig):
         super().__init__(config)
@@ -68,6 +82,7 @@ class BebertForSequenceClassification(PreTrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
+        cascade: bool | None = None,
         **unsupported: Any,
     ) -> EnsembleOutput:
         """Score sentences.
@@ -80,6 +95,8 @@ class BebertForSequenceClassification(PreTrainedModel):
             attention_mask: [batch, tokens], 0 for padding; None if there is no padding.
             token_type_ids: [batch, tokens], 1 for the second text of a pair; None for zeros.
             labels: [batch], class indices, or targets in regression; None for no loss.
+            cascade: whether the members after the first are asked only where those before them are
+                unsure, see `boosting.cascade`; None: as the model was loaded.
             unsupported: arguments of other models, which must be None or False.
 
         Returns:
@@ -88,22 +105,46 @@ class BebertForSequenceClassification(PreTrainedModel):
 
         Raises:
             TypeError: an argument is not supported, such as `output_hidden_states=True`.
+            UserError: a cascade is asked for, and the model has none.
         """
         for name, value in unsupported.items():
             if value is not None and value is not False:
                 raise TypeError(
                     f"{type(self).__name__} does not support {name}. It takes input_ids, "
-                    "attention_mask, token_type_ids, labels and return_dict"
+                    "attention_mask, token_type_ids, labels, cascade and return_dict"
                 )
         batch = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
             "token_type_ids": token_type_ids,
         }
-        each = torch.stack([member(**batch).logits for member in self.members])
-        logits = combine_logits(each, self.config.alphas)
+        if self.cascade if cascade is None else cascade:
+            logits, each = self._cascaded(batch)
+        else:
+            each = torch.stack([member(**batch).logits for member in self.members])
+            logits = combine_logits(each, self.config.alphas)
         loss = None if labels is None else self._loss(logits, labels)
         return EnsembleOutput(loss=loss, logits=logits, member_logits=each.transpose(0, 1))
+
+    def _cascaded(self, batch: dict[str, Tensor | None]) -> tuple[Tensor, Tensor]:
+        """The logits of the members that were asked, [batch, K], and of each, [M, batch, K]."""
+        threshold, alphas = threshold_of(self.config), self.config.alphas
+        counted = np.flatnonzero(shares(alphas)).tolist()
+        ids = batch["input_ids"]
+        assert ids is not None
+        rows = torch.arange(len(ids), device=ids.device)
+        each = torch.full((len(alphas), len(ids), self.num_labels), torch.nan, device=ids.device)
+        logits = each[0].clone()
+        for place, number in enumerate(counted):
+            part = {name: None if x is None else x[rows] for name, x in batch.items()}
+            each[number, rows] = self.members[number](**part).logits
+            asked = counted[: place + 1]
+            vote = combine_logits(each[asked][:, rows], [alphas[m] for m in asked])
+            logits[rows] = vote
+            rows = rows[vote.softmax(-1).amax(-1) < threshold]
+            if not len(rows):
+                break
+        return logits, each
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.num_labels == 1:
@@ -157,21 +198,43 @@ class BebertForSequenceClassification(PreTrainedModel):
             members=len(self.members),
             float_bits=FLOAT_BITS[self.config.quantization_config.remainder],
             tokens=tokens,
+            asked=(self.config.cascade_settings or {}).get("members"),
         )
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | PathLike[Any] | None, *args: Any, **kwargs: Any
+        cls,
+        pretrained_model_name_or_path: str | PathLike[Any] | None,
+        *args: Any,
+        low_memory: bool = False,
+        cascade: bool = False,
+        **kwargs: Any,
     ) -> Any:
         """As of every Hugging Face model, and every file is checked against the manifest first.
 
+        Args:
+            pretrained_model_name_or_path: see `PreTrainedModel.from_pretrained`.
+            args: likewise.
+            low_memory: whether weights stay bits in memory, which every call unpacks: slower, with
+                the same logits. By default they are unpacked once, to a byte a weight or more.
+            cascade: whether members are asked one after another, see `forward`.
+            kwargs: likewise.
+
         Raises:
             UserError: as by `check`; or a tensor or a setting is missing, unexpected or does not
-                fit.
+                fit; or a cascade is asked for, and the model has none.
         """
-        if pretrained_model_name_or_path is not None:
-            check(pretrained_model_name_or_path, **kwargs)
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        place = pretrained_model_name_or_path
+        with refusing(f"{place} cannot be loaded: "):
+            if place is not None:
+                check_extent(check(place, **kwargs))
+            loaded = super().from_pretrained(place, *args, **kwargs)
+            model = loaded[0] if isinstance(loaded, tuple) else loaded
+            prepare_(model, low_memory)
+        if cascade:
+            threshold_of(model.config)
+        model.cascade = cascade
+        return loaded
 
     def save_pretrained(
         self, save_directory: str | PathLike[Any], *args: Any, **kwargs: Any
@@ -197,11 +260,64 @@ class BebertForSequenceClassification(PreTrainedModel):
         hub = options.arguments.pop("kwargs", {})
         push = options.arguments.pop("push_to_hub", False)
         PreTrainedModel.save_pretrained(*options.args, **options.kwargs)
+        set_modes(directory, "*.safetensors")
         write_manifest(directory)
         if push:  # not earlier: it takes the manifest along
             both = ("token", "max_shard_size")
             hub |= {name: options.arguments[name] for name in both if name in options.arguments}
             self.push_to_hub(hub.pop("repo_id", directory.name), **hub)
+
+
+def threshold_of(config: Any) -> float:
+    """The threshold of a model's cascade.
+
+    Raises:
+        UserError: it has none.
+    """
+    if config.cascade_settings is None:
+        raise UserError(
+            "the model has no cascade: it was packed without one, has one member, or predicts a "
+            "number"
+        )
+    threshold: float = config.cascade_settings["threshold"]
+    return threshold
+
+
+def finalised(
+    member: BertForSequenceClassification, remainder: Remainder
+) -> BertForSequenceClassification:
+    """A trained member as it ships: a copy, packed, its floats rounded as the file rounds them.
+
+    Its logits are those of the member in the loaded file, to the last bit, on the same machine, for
+    the same batches and by the same number of threads.
+
+    Args:
+        member: a binary BERT on any device.
+        remainder: how all that is not binary is stored, see `PackedConfig`.
+
+    Returns:
+        A model on the CPU, in eval mode, which has the state dict of a member of a packed model.
+
+    Raises:
+        UserError: a value does not fit in 16 bits.
+    """
+    return _finalise_(copy_of(member), remainder)
+
+
+def rebuilt(config: BertConfig, weights: dict[str, Tensor]) -> BertForSequenceClassification:
+    """A `finalised` member from its configuration and its state dict, without a copy."""
+    member = outline(config)
+    pack_(member)
+    fill_(member, weights)
+    return member.requires_grad_(False).eval()
+
+
+def _finalise_(
+    member: BertForSequenceClassification, remainder: Remainder
+) -> BertForSequenceClassification:
+    pack_(member)
+    round_(member, remainder)
+    return member.requires_grad_(False).eval()
 
 
 def packed_model(
@@ -218,13 +334,13 @@ def packed_model(
         alphas: the weight of each in the vote.
         labels: names of the classes; None for regression.
         text_columns: one column of text, or the two of a pair.
-        remainder: how all that is not binary is saved; in memory it is float32.
+        remainder: how all that is not binary is saved. In memory it is float32, rounded so.
 
     Returns:
         The model, in eval mode.
 
     Raises:
-        UserError: an argument does not fit, or a weight is not finite.
+        UserError: an argument does not fit, or a weight is not finite or too large for 16 bits.
     """
     shape = members[0].config.to_dict()
     for name in ("id2label", "label2id", "_name_or_path", "quantization_config"):
@@ -240,12 +356,11 @@ def packed_model(
     )
     config.quantization_config = PackedConfig(remainder)
     model = BebertForSequenceClassification(config)
-    for member in members:
-        pack_(member)
-    model.members = nn.ModuleList(members)
+    model.members = nn.ModuleList(_finalise_(member, remainder) for member in members)
     quantizer: Any = PackedQuantizer(config.quantization_config)
     model.hf_quantizer = quantizer
     quantizer.postprocess_model(model)
+    prepare_(model)
     return model.eval()
 
 

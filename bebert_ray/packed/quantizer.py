@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from safetensors import safe_open
+from torch import Tensor, nn
 from transformers.quantizers import HfQuantizer
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from bebert_ray.errors import UserError
+from bebert_ray.nn.model_files import refusing
 from bebert_ray.packed.layers import pack_
 
 METHOD = "bebert"
@@ -35,7 +36,7 @@ class PackedConfig(QuantizationConfigMixin):
     Raises:
         UserError: there is no such remainder or method.
 
-    Example:
+    Examples:
         >>> PackedConfig("fp32").remainder
         'fp32'
     """
@@ -104,6 +105,22 @@ class PackedQuantizer(HfQuantizer):
         return state, {}
 
 
+@torch.no_grad()
+def round_(member: nn.Module, remainder: Remainder) -> None:
+    """Round all that is not binary to what a file holds of it, in place.
+
+    Args:
+        member: whose layers are packed.
+        remainder: `fp16` rounds to 16 bits; scales stay as they are. `fp32` changes nothing.
+
+    Raises:
+        UserError: a value is too large for 16 bits.
+    """
+    if remainder == "fp16":
+        for name, tensor in (*member.named_parameters(), *member.named_buffers()):
+            tensor.copy_(_narrow(name, tensor))
+
+
 def check_tensors(model: Any, files: Sequence[str]) -> None:
     """Compare the tensors in files with those that a packed model has, before they are loaded.
 
@@ -117,15 +134,7 @@ def check_tensors(model: Any, files: Sequence[str]) -> None:
     """
     wanted: dict[str, Tensor] = model.state_dict()
     shared: dict[str, str] = model.config.shared or {}
-    stored: dict[str, tuple[list[int], str]] = {}
-    for path in files:
-        try:
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118  # not a dict
-                    tensor = file.get_slice(name)
-                    stored[name] = tensor.get_shape(), tensor.get_dtype()
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path} is damaged: {str(error)[:200]}") from error
+    stored = stored_tensors(files)
     for name, kept in shared.items():
         fits = name in wanted and kept in wanted and kept not in shared
         if not fits or wanted[name].shape != wanted[kept].shape:
@@ -148,6 +157,17 @@ def check_tensors(model: Any, files: Sequence[str]) -> None:
                 f"the packed model's tensor {name} is {dtype} {str(shape)[:60]}, not "
                 f"{' or '.join(types)} {list(tensor.shape)}: it does not fit config.json"
             )
+
+
+def stored_tensors(files: Iterable[str]) -> dict[str, tuple[list[int], str]]:
+    """The shape and type of each tensor in safetensors files."""
+    stored: dict[str, tuple[list[int], str]] = {}
+    for path in files:
+        with refusing(f"{path} is damaged: "), safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  # not a dict
+                tensor = file.get_slice(name)
+                stored[name] = tensor.get_shape(), tensor.get_dtype()
+    return stored
 
 
 _TYPES = {"torch.uint8": ("U8",), "scales": ("F32",), "torch.float32": ("F16", "F32")}

@@ -35,6 +35,7 @@ class Summary:
         members: the number of members.
         ensemble: all of them together.
         full: a model of the same checkpoint in full precision, in 32 bits.
+        asked: the mean number of members that the cascade asks; None if there is none.
         files: bytes on disk by name of the file; None if there are no files.
         stored: bytes of the tensors in the file, see `stored_bytes`; None if there is none.
     """
@@ -46,6 +47,7 @@ class Summary:
     members: int
     ensemble: Total
     full: Total
+    asked: float | None = None
     files: dict[str, int] | None = None
     stored: dict[str, int] | None = None
 
@@ -74,6 +76,7 @@ def summarize(
     float_bits: int,
     tokens: int = TOKENS,
     directory: Path | None = None,
+    asked: float | None = None,
 ) -> Summary:
     """Count the costs of members of a shape; no weights are needed.
 
@@ -83,8 +86,9 @@ def summarize(
         float_bits: bits of a float in the file.
         tokens: length of a sentence.
         directory: of the packed model, if there is one.
+        asked: the mean number of members that its cascade asks, if it has one.
 
-    Example:
+    Examples:
         >>> config = BertConfig()
         >>> Shape(0.5, "split", 8).write_to(config)
         >>> summary = summarize(config, members=2, float_bits=16)
@@ -103,6 +107,7 @@ def summarize(
         members=members,
         ensemble=total(every * members),
         full=total(costs(outline(full), tokens)),
+        asked=asked,
         files=None if directory is None else _files(directory),
         stored=None if directory is None else stored_bytes(directory),
     )
@@ -188,6 +193,9 @@ def print_summary(
     row("MACs, G", ensemble.macs, full.macs, 1e9)
     row("FLOPs as the papers count, G", ensemble.flops, full.flops, 1e9)
     row("bit operations, T", ensemble.bit_operations, full.bit_operations, 1e12, 3)
+    if summary.asked is not None:  # members cost the same
+        expected = ensemble.macs * summary.asked / summary.members
+        row(f"MACs in a cascade of {summary.asked:.2f} members, G", expected, full.macs, 1e9)
     console.print(table)
     console.print(
         "W, A: bits of a weight, and of what it is multiplied with.\n"

@@ -9,6 +9,7 @@ from bebert_ray.config.schema import Config
 from bebert_ray.errors import UserError
 from bebert_ray.pipeline.layout import CONFIG
 from bebert_ray.storage import Location, read, write_atomic
+from bebert_ray.storage.records import NewerVersion
 
 HEAD = "# The settings of this run. SHA-256 of the lines below: "
 
@@ -28,6 +29,7 @@ def kept_config(run: Location) -> Config:
 
     Raises:
         FileNotFoundError: there is none.
+        NewerVersion: it is whole, but a newer version has made it.
         UserError: it is damaged, or cannot be read.
     """
     place = run / CONFIG
@@ -35,11 +37,20 @@ def kept_config(run: Location) -> Config:
     try:
         text = content.decode("utf-8-sig")
         head, _, body = text.partition("\n")
-        if head.startswith(HEAD) and head != HEAD + _checksum(body):
+        whole = head == HEAD + _checksum(body)
+        if head.startswith(HEAD) and not whole:
             raise ValueError("it is not as it was written")
-        return parse_config(text, CONFIG)
-    except (ValueError, UserError) as error:
+    except ValueError as error:
         raise UserError(f"{place} is damaged: {error}") from error
+    try:
+        return parse_config(text, CONFIG)
+    except UserError as error:
+        if whole:
+            raise NewerVersion(
+                f"{place} was made by a newer version of bebert_ray, whose settings this one does "
+                f"not know; install that version, or choose another directory ({error})"[:500]
+            ) from error
+        raise UserError(f"{place} is damaged: {error}"[:500]) from error
 
 
 def is_kept(run: Location) -> bool:

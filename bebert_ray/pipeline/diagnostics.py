@@ -26,7 +26,7 @@ def diversity(labels: ArrayLike, predictions: ArrayLike) -> dict[str, float]:
 
     Source: Kuncheva and Whitaker, "Measures of Diversity in Classifier Ensembles" (2003).
 
-    Example:
+    Examples:
         >>> diversity([0, 1, 1, 0], [[0, 1, 0, 0], [0, 1, 1, 1]])["disagreement"]
         0.5
     """
@@ -56,7 +56,7 @@ def mcnemar(labels: ArrayLike, one: ArrayLike, other: ArrayLike) -> float:
 
     Source: McNemar (1947), with exact binomial probabilities.
 
-    Example:
+    Examples:
         >>> mcnemar([1] * 6, [1] * 6, [0] * 6)
         0.03125
     """

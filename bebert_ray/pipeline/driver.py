@@ -13,18 +13,19 @@ from typing import Any
 import numpy as np
 
 from bebert_ray.config import to_dict
-from bebert_ray.config.recipes import kind_of
+from bebert_ray.config.recipes import DISTILLED, RIVAL_NAMES, Stage, kind_of
 from bebert_ray.data.columns import Columns
 from bebert_ray.data.metrics import is_no_better_than_chance, primary
 from bebert_ray.nn.bert import load_model
 from bebert_ray.nn.margins import encoder_bits, share_differing
+from bebert_ray.pipeline.augmentation import find_augmented
 from bebert_ray.pipeline.diagnostics import baselines, diversity
 from bebert_ray.pipeline.evaluate import ensemble_predictions, predictions, staged_scores
-from bebert_ray.pipeline.layout import DATA, MODEL
-from bebert_ray.pipeline.members import Ensemble, Member, member_steps
+from bebert_ray.pipeline.layout import AUGMENTED, DATA, MODEL
+from bebert_ray.pipeline.members import Ensemble, Member, member_steps, vote_alphas
 from bebert_ray.pipeline.prepare import Prepared, load_splits
 from bebert_ray.pipeline.results import Model, Packed, Results
-from bebert_ray.pipeline.steps import Step, model_step, stage_step
+from bebert_ray.pipeline.steps import Step, model_step, stage_step, student_step
 from bebert_ray.storage import Artifact, Miss, fetch, names
 from bebert_ray.training.work import Logits, load_logits, versions
 
@@ -39,7 +40,8 @@ class Run:
         stages_only: whether the run ends where the members begin.
 
     Attributes:
-        parents: the finished stages by name.
+        parents: the finished stages by name, and those of a baseline.
+        rivals: the baselines of equal cost by name, and the ensemble distilled back.
         model: the packed model, once it is there.
         started: how many steps workers have begun, as `bebert_ray.run.execute` sets it.
     """
@@ -54,8 +56,10 @@ class Run:
         self.prepared, self.splits = prepared, splits
         self.kind = kind_of(prepared.config)
         self.parents: dict[str, Artifact] = {}
+        self.rivals: dict[str, Artifact] = {}
         self.model: Artifact | None = None
         self.started = 0
+        self._issued: set[str] = set()  # names of the stages whose steps are due, or done
         self._report, self._stages_only = report, stages_only
         self._ensemble: Ensemble | None = None
 
@@ -74,15 +78,17 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to be done."""
-        return self.trained and (self.model is not None or not self._exports)
+        rivals = {stage.name for stage in self.kind.rivals if stage.name in RIVAL_NAMES}
+        packed = self.model is not None or not self._exports
+        return self.trained and packed and rivals <= self.rivals.keys()
 
     @property
     def _exports(self) -> bool:
-        return self.prepared.config.export.remainder != "none"
+        return self.prepared.packs and self.prepared.config.export.remainder != "none"
 
     def start(self) -> list[Step]:
         """The steps to begin with."""
-        return [stage_step(self.prepared, self.kind.stages[0], {})]
+        return self._due(self.kind.stages)
 
     def advance(
         self, step: Step, artifact: Artifact, logits: Logits, new: bool = True
@@ -100,20 +106,44 @@ class Run:
         if step.member is not None:
             trained, due = self.trained, self.ensemble.advance(step, artifact, logits, new)
             return due + self._last() if self.trained and not trained else due
-        self.parents[step.name] = artifact
-        for stage in self.kind.stages:
-            if stage.name not in self.parents:
-                return [stage_step(self.prepared, stage, self.parents)]
-        if self._stages_only:
+        if step.name in RIVAL_NAMES:
+            self.rivals[step.name] = artifact
             return []
-        self._ensemble = Ensemble(self.prepared, self.splits, self.parents, self._report)
-        return self._ensemble.start()
+        self.parents[step.name] = artifact
+        due = self._due(self.kind.stages)
+        if self._stages_only or any(s.name not in self.parents for s in self.kind.stages):
+            return due
+        due += self._due(self.kind.rivals)
+        if self._ensemble is None:
+            self._ensemble = Ensemble(self.prepared, self.splits, self.parents, self._report)
+            due += self._ensemble.start()
+        return due
+
+    def _due(self, stages: tuple[Stage, ...]) -> list[Step]:
+        """The steps of stages that can begin now, and have not been due before."""
+        due = [
+            stage
+            for stage in stages
+            if stage.name not in self._issued
+            and stage.name != DISTILLED
+            and all(parent in self.parents for parent in stage.parents)
+        ]
+        self._issued |= {stage.name for stage in due}
+        return [stage_step(self.prepared, stage, self.parents) for stage in due]
 
     def _last(self) -> list[Step]:
-        """The step that is due once all members are there."""
-        members = self.ensemble.members if self._exports else []
-        artifacts, alphas = [m.artifact for m in members], [m.alpha for m in members]
-        return [model_step(self.prepared, artifacts, alphas)] if members else []
+        """The steps that are due once all members are there."""
+        members = self.ensemble.members
+        artifacts, alphas = [m.artifact for m in members], vote_alphas(members)
+        due = [
+            student_step(self.prepared, stage, artifacts, alphas, self.parents)
+            for stage in self.kind.rivals
+            if stage.name == DISTILLED
+        ]
+        if self._exports:
+            plain = [member.alpha for member in members]
+            due.append(model_step(self.prepared, artifacts, plain))
+        return due
 
 
 def found(step: Step) -> tuple[Artifact, Logits] | Miss:
@@ -130,14 +160,19 @@ def make_plan(prepared: Prepared) -> dict[str, str]:
     Returns:
         "done", "run" (and why or from where, if something is there), or "not needed".
     """
-    stages = [stage.name for stage in kind_of(prepared.config).stages]
+    kind = kind_of(prepared.config)
+    stages, rivals = ([stage.name for stage in each] for each in (kind.stages, kind.rivals))
     last = [] if prepared.config.export.remainder == "none" else [MODEL]
-    plan = dict.fromkeys([DATA, *stages, *member_steps(prepared.config), *last], "run")
+    augmented = [] if prepared.augmentation is None else [AUGMENTED]
+    first = [DATA, *augmented, *stages]
+    plan = dict.fromkeys([*first, *member_steps(prepared.config), *rivals, *last], "run")
     if prepared.config.fresh:
         return plan
     data = prepared.find_data()
     plan[DATA] = _state(data)
-    looked_at = {DATA}
+    looked_at = {DATA, *augmented}
+    if augmented:
+        plan[AUGMENTED] = _state(find_augmented(prepared))
     if isinstance(data, Miss):
         return plan
     run = Run(prepared, load_splits(prepared))
@@ -168,7 +203,8 @@ def results(run: Run) -> Results:
         for split, columns in run.splits.items()
     }
     predicted = ensemble_predictions(task, logits[dev], alphas)
-    said = [predictions(task, each) for each in logits[dev]]
+    of_members = [predictions(task, each) for each in logits[dev]]
+    of_models = _model_predictions(run, dev)
     common = _bits_in_common(members)
     return Results(
         run=str(prepared.directory),
@@ -198,28 +234,40 @@ def results(run: Run) -> Results:
         packed=_packed(run.model),
         config=to_dict(config),
         versions=versions() | {"ray": version("ray")},
-        member_predictions=said,
+        member_predictions=of_members,
+        model_predictions=of_models,
         bits_in_common=common,
-        diagnostics={} if task.is_regression else diversity(run.splits[dev].labels, said),
-        baselines=_baselines(run, said, predicted),
+        diagnostics={} if task.is_regression else diversity(run.splits[dev].labels, of_members),
+        baselines=_baselines(run, of_models, of_members, predicted),
+        rivals={name: _model(name, artifact) for name, artifact in sorted(run.rivals.items())},
     )
 
 
+def _model_predictions(run: Run, dev: str) -> dict[str, list[float]]:
+    """What stages, checkpoints that members start from, and rivals predict for a split."""
+    models = {stage.name: run.parents[stage.name] for stage in run.kind.stages} | run.rivals
+    return {
+        name: predictions(run.prepared.task, load_logits(fetch(artifact.location).path)[dev])
+        for name, artifact in models.items()
+    }
+
+
 def _baselines(
-    run: Run, said: list[list[float]], predicted: list[float]
+    run: Run,
+    of_models: dict[str, list[float]],
+    of_members: list[list[float]],
+    predicted: list[float],
 ) -> dict[str, dict[str, float | None]]:
-    """The checkpoint that members start from, and the best of them by its held-out score."""
+    """What members start from, the best of them by its held-out score, and the rivals."""
     task, metric = run.prepared.task, primary(run.prepared.task)
     dev = next(iter(run.prepared.corpus.dev))
     labels = None if task.is_regression else run.splits[dev].labels
-    start = run.parents[run.kind.start]
     members = run.ensemble.members
     held_out = [member.artifact.facts["scores"]["selection"][metric] for member in members]
     best = int(np.argmax(held_out))
-    named = {
-        run.kind.start: (start, predictions(task, load_logits(fetch(start.location).path)[dev])),
-        f"best member ({members[best].name})": (members[best].artifact, said[best]),
-    }
+    artifacts = {trunk.start: run.parents[trunk.start] for trunk in run.kind.trunks} | run.rivals
+    named = {name: (artifact, of_models[name]) for name, artifact in artifacts.items()}
+    named[f"best member ({members[best].name})"] = (members[best].artifact, of_members[best])
     return baselines(
         {name: artifact.facts["scores"][dev][metric] for name, (artifact, _) in named.items()},
         labels,
@@ -248,9 +296,11 @@ def _alike(members: list[Member], common: list[list[float]]) -> Iterator[str]:
 
 
 def _weak(run: Run) -> Iterator[str]:
-    """A note on each member, and on the model they start from, that is no better than chance."""
-    start = run.kind.start
-    logits = {start: load_logits(fetch(run.parents[start].location).path)}
+    """A note on each member, and on the models they start from, that is no better than chance."""
+    logits = {
+        trunk.start: load_logits(fetch(run.parents[trunk.start].location).path)
+        for trunk in run.kind.trunks
+    }
     logits |= {member.name: member.logits for member in run.ensemble.members}
     for name, by_split in logits.items():
         columns, task = run.splits["selection"], run.prepared.task
@@ -267,7 +317,9 @@ def _packed(artifact: Artifact | None) -> Packed | None:
     if artifact is None:
         return None
     facts, remainder = artifact.facts, artifact.inputs["remainder"]
-    return Packed(remainder, facts["bytes"], facts["scores"], facts["logit_difference"])
+    return Packed(
+        remainder, facts["bytes"], facts["scores"], facts["logit_difference"], facts["cascade"]
+    )
 
 
 def _state(known: object) -> str:

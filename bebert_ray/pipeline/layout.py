@@ -2,8 +2,10 @@
 
 config.yaml                     the configuration, with a checksum
 data/                           the tokenised examples
+augmented/                      copies of training examples, if data.augment asks for any
 encoder/                        weights and tokenizer that the run starts from
-teacher/, half/, …              the shared stages
+teacher/, half/, …              the shared stages; half-trunk1/ … of a second shared checkpoint
+longer/, wider/, distilled/     baselines of equal cost, and the ensemble distilled back
 members/000/                    a member
 members/000-round-1/            a round of a member, before the last one
 members/000-fold-2/             a fold that predicts examples it was not trained on
@@ -13,6 +15,7 @@ checkpoints/                    of what is in training
 metrics.jsonl, tensorboard/     events and curves
 logs/                           output of the processes
 results.json, scores.png, report.html
+robustness.json, robustness.png
 .lock                           held by the driver of the run
 """
 
@@ -22,12 +25,13 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from bebert_ray.config.recipes import ENCODER, MODEL, STAGE_NAMES
+from bebert_ray.config.recipes import ENCODER, MODEL, RIVAL_NAMES, STAGE_NAMES
 from bebert_ray.storage import Location
 from bebert_ray.storage.copies import LOCK
 
 CONFIG = "config.yaml"
 DATA = "data"
+AUGMENTED = "augmented"
 MEMBERS = "members"
 WEIGHTS = "weights"
 CHECKPOINTS = "checkpoints"
@@ -37,15 +41,20 @@ LOGS = "logs"
 RESULTS = "results.json"
 SCORES = "scores.png"
 REPORT = "report.html"
+ROBUSTNESS = "robustness.json"
+ROBUSTNESS_CURVES = "robustness.png"
 
 LEFT = {
-    *(DATA, ENCODER, *STAGE_NAMES, MEMBERS, WEIGHTS, CHECKPOINTS, MODEL),
-    *(METRICS, TENSORBOARD, LOGS, RESULTS, SCORES, REPORT),
+    *(DATA, AUGMENTED, ENCODER, *STAGE_NAMES, *RIVAL_NAMES),
+    *(MEMBERS, WEIGHTS, CHECKPOINTS, MODEL),
+    *(METRICS, TENSORBOARD, LOGS, RESULTS, SCORES, REPORT, ROBUSTNESS, ROBUSTNESS_CURVES),
 }
 """What a run leaves in its directory, beside its configuration and its lock."""
 
 COLUMNS, ROWS = "columns.safetensors", "rows.json"
 """In `data`: the tokenised splits; and which rows of the corpus train and selection are."""
+AUGMENTED_COLUMNS = "copies.safetensors"
+"""In `augmented`: the tokenised copies."""
 
 
 class Part(NamedTuple):
@@ -136,6 +145,11 @@ class Layout:
         return self.directory / DATA
 
     @property
+    def augmented(self) -> Location:
+        """Copies of training examples with some words replaced, an artifact."""
+        return self.directory / AUGMENTED
+
+    @property
     def encoder(self) -> Location:
         """The encoder that the run starts from, an artifact."""
         return self.directory / ENCODER
@@ -184,6 +198,16 @@ class Layout:
     def report(self) -> Location:
         """The HTML page."""
         return self.directory / REPORT
+
+    @property
+    def robustness(self) -> Location:
+        """The figures under perturbations."""
+        return self.directory / ROBUSTNESS
+
+    @property
+    def robustness_curves(self) -> Location:
+        """The picture of them."""
+        return self.directory / ROBUSTNESS_CURVES
 
     @property
     def lock(self) -> Location:

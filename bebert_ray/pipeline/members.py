@@ -40,7 +40,7 @@ class Member:
         artifact: its model.
         logits: float32 [n, K] by split.
         alpha: its weight in the vote, at least 0; see `vote_alphas`.
-        error: the weighted error that alpha follows from; None for bagging.
+        error: the weighted error that alpha follows from; None without boosting.
     """
 
     name: str
@@ -74,7 +74,8 @@ class Ensemble:
       sequential boosting. Two things differ from AdaBoost: the errors are one round old, and a
       member no better than chance does not end boosting, since the members after it are trained
       already; it is left out.
-    * Bagging has one round, and a bootstrap sample for each member.
+    * Bagging has one round, and a bootstrap sample for each member; with uniform weights every
+      member sees all examples. All alphas are 1.
 
     A round of a member depends only on members before it. So any number of workers, one included,
     can train a pipelined ensemble, with results equal to the bit.
@@ -157,7 +158,7 @@ class Ensemble:
         self._passed[round] += 1
         artifact, logits = self._made.pop((round, member, None))
         last = round + 1 == self._rounds
-        if self._config.method == "bagging":
+        if self._config.method != "boosting":
             self.members.append(Member(member_name(member), artifact, logits, 1.0))
         else:
             predictions = self._predictions(member, logits)

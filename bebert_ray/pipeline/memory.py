@@ -57,7 +57,7 @@ class EncoderShape:
     def of(cls, config: BertConfig) -> EncoderShape:
         """The shape that a checkpoint's configuration tells.
 
-        Example:
+        Examples:
             >>> EncoderShape.of(BertConfig()).layers
             12
         """
@@ -114,40 +114,49 @@ def stage_memory(config: Config, shape: EncoderShape) -> float:
         shape: of the encoder.
     """
     needs = [_scoring(config, shape, shape.weights(1.0))]
-    full, narrow = shape.weights(1.0), shape.weights(config.width)
+    full = shape.weights(1.0)
     for stage in kind_of(config).stages:
         if stage.section is None:
             continue
+        narrow = shape.weights(stage.width)
         # Processes that train together share each batch.
         size = math.ceil(stage.section.batch_size / config.resources.stage_workers)
         if stage.recipe == "teacher":
             needs.append(_fit(config, shape, _PLAIN, 1.0, size, full))
         elif stage.recipe == "half":
-            needs.append(_fit(config, shape, _DISTILLED, config.width, size, narrow, full))
+            needs.append(_fit(config, shape, _DISTILLED, stage.width, size, narrow, full))
         else:
-            needs.append(_quantized(config, shape, size, narrow, narrow))
+            joint = getattr(stage.section, "joint", False)
+            needs.append(_quantized(config, shape, size, narrow, narrow, stage.width, joint))
     return max(needs)
 
 
 def member_memory(config: Config, shape: EncoderShape) -> float:
     """Bytes that a member needs; see `stage_memory`."""
-    kind, narrow = kind_of(config), shape.weights(config.width)
-    weights = narrow * (2 if kind.start == "split" else 1)
+    kind = kind_of(config)
+    width = max([config.width, *(stage.width for stage in kind.rivals)])
+    narrow, size = shape.weights(width), config.member.batch_size
+    weights = narrow * (2 if kind.trunks[0].start == "split" else 1)
     teacher = narrow if config.ensemble.strategy == "C" else 0.0
-    size = config.member.batch_size
-    step = _quantized(config, shape, size, weights, teacher)
+    step = _quantized(config, shape, size, weights, teacher, width, config.member.joint)
     return max(step, _scoring(config, shape, weights))
 
 
 def _quantized(
-    config: Config, shape: EncoderShape, batch_size: int, weights: float, teacher: float
+    config: Config,
+    shape: EncoderShape,
+    batch_size: int,
+    weights: float,
+    teacher: float,
+    width: float,
+    joint: bool,
 ) -> float:
-    """A quantized model, first with a teacher, unless that is 0, which keeps no best epoch."""
-    alone = _fit(config, shape, _QUANTIZED, config.width, batch_size, weights)
+    """A quantized model, first with a teacher, unless that is 0; no best epoch, unless `joint`."""
+    alone = _fit(config, shape, _QUANTIZED, width, batch_size, weights)
     if not teacher:
         return alone
     kept = _MATCHED[kind_of(config).match]
-    taught = _fit(config, shape, kept, config.width, batch_size, weights, teacher, best=False)
+    taught = _fit(config, shape, kept, width, batch_size, weights, teacher, best=joint)
     return max(alone, taught)
 
 

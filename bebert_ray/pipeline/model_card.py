@@ -54,8 +54,7 @@ Of these very files, loaded again after they were written. `selection` is what c
 |---|{rules}|
 {scores}
 
-Floats are stored in {float_bits} bits; no logit of a member differs by more than {difference:.2g}
-from what it was in training.
+Floats are stored in {float_bits} bits, and members are rounded so before they are scored.
 
 ## Size
 
@@ -82,7 +81,7 @@ def model_card(inputs: dict[str, Any], facts: dict[str, Any]) -> str:
 
     Args:
         inputs: of the packed model, see `pack.leave_packed`.
-        facts: `scores`, `logit_difference`, `bytes` and `versions` of it.
+        facts: `scores`, `bytes` and `versions` of it.
     """
     config, scores = inputs["config"], facts["scores"]
     metrics = list(next(iter(scores.values())))
@@ -106,7 +105,6 @@ def model_card(inputs: dict[str, Any], facts: dict[str, Any]) -> str:
         rules="|".join("---" for _ in metrics),
         scores="\n".join(rows),
         float_bits=FLOAT_BITS[inputs["remainder"]],
-        difference=facts["logit_difference"],
         **{f"{name}_mb": size / 1e6 for name, size in facts["bytes"].items()},
         seed=config["seed"],
         alphas=", ".join(f"{alpha:.4g}" for alpha in inputs["alphas"]),
@@ -155,7 +153,7 @@ def metadata(config: dict[str, Any], scores: dict[str, dict[str, float]]) -> Mod
 def markdown(text: str) -> str:
     r"""Text of strangers as it can stand in Markdown: nothing in it is markup, and it is one line.
 
-    Example:
+    Examples:
         >>> print(markdown("a\tb <b>*c*|"))
         a\\tb &lt;b&gt;\*c\*\|
     """

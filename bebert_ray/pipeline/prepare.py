@@ -6,15 +6,16 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from transformers import BertConfig
 
+from bebert_ray.augment.vectors import check_vectors
 from bebert_ray.config import Config, differing_keys, to_dict
-from bebert_ray.config.schema import Precision
+from bebert_ray.config.schema import Compile, Precision
 from bebert_ray.data.columns import Columns, load_columns, save_columns, tokenize
 from bebert_ray.data.corpus import Corpus
 from bebert_ray.data.holdout import split_holdout
@@ -28,10 +29,13 @@ from bebert_ray.nn.checkpoint import (
     load_encoder,
     load_tokenizer,
 )
+from bebert_ray.nn.compiled import find_compiler
 from bebert_ray.nn.vocabulary import check_ids, check_special
-from bebert_ray.pipeline.config_file import is_kept, keep_config, kept_config
+from bebert_ray.pipeline.config_file import keep_config, kept_config
 from bebert_ray.pipeline.layout import COLUMNS, CONFIG, DATA, LEFT, LOCK, ROWS, Layout
 from bebert_ray.pipeline.memory import EncoderShape
+from bebert_ray.pipeline.ownership import check_owned, clear_run
+from bebert_ray.pipeline.results import check_results
 from bebert_ray.storage import (
     Artifact,
     Location,
@@ -42,17 +46,20 @@ from bebert_ray.storage import (
     find,
     fingerprint,
     names,
-    remove,
     sweep,
 )
 from bebert_ray.storage.artifacts import RECORD
+from bebert_ray.storage.records import NewerVersion
 from bebert_ray.training.encoder import leave_encoder
 from bebert_ray.training.precision import fast_precision
+
+AUGMENTATION_METHOD = 1  # raised whenever the same settings give other copies
 
 # Keys that may change in a run directory: they affect the members alone, or no figure.
 FREE_KEYS = (
     *("ensemble.", "member.", "export.", "resources.", "output", "fresh"),
-    *("training.eval_batch_size", "training.checkpoint_every"),
+    *("training.eval_batch_size", "training.checkpoint_every", "training.compile"),
+    "training.gradient_checkpointing",
 )
 
 
@@ -66,6 +73,9 @@ class Prepared:
         corpus: the examples as text.
         checkpoint: the pretrained encoder.
         data: all that the tokenised examples depend on, as JSON.
+        masked: the masked language model that augments the examples, if there is one.
+        augmentation: all that the augmented copies depend on, as JSON; None if there are none.
+        packs: whether the run ends with a packed model, if its configuration asks for one.
     """
 
     config: Config
@@ -73,6 +83,9 @@ class Prepared:
     corpus: Corpus
     checkpoint: Checkpoint
     data: dict[str, Any]
+    masked: Checkpoint | None = None
+    augmentation: dict[str, Any] | None = None
+    packs: bool = True
 
     @property
     def task(self) -> Task:
@@ -81,10 +94,10 @@ class Prepared:
 
     @property
     def shape(self) -> EncoderShape:
-        """The shape of the encoder."""
-        return EncoderShape.of(
-            BertConfig.from_pretrained(self.checkpoint.path, local_files_only=True)
-        )
+        """The shape of the encoder, as far as its layers are kept."""
+        config = BertConfig.from_pretrained(self.checkpoint.path, local_files_only=True)
+        shape = EncoderShape.of(config)
+        return replace(shape, layers=self.config.layers or shape.layers)
 
     @property
     def layout(self) -> Layout:
@@ -99,8 +112,8 @@ class Prepared:
 def prepare(config: Config, tables: Mapping[str, Any] | None = None) -> Prepared:
     """Load and check all input of a run, and its directory; writes nothing.
 
-    `training.precision: auto` is resolved here: the run's own precision if it has begun, else what
-    this machine is fast in.
+    `auto` is resolved here, of `training.precision` and `training.compile`: what the run began
+    with if it has begun, else what is fast on this machine.
 
     Args:
         config: of the run.
@@ -110,7 +123,7 @@ def prepare(config: Config, tables: Mapping[str, Any] | None = None) -> Prepared
         UserError: the data, the checkpoint or the run directory cannot be used.
     """
     directory = _run_directory(config)
-    config = _with_precision(config, directory)
+    config = _for_machine(config, directory)
     _check_directory(directory, config)
     data_config = config.data
     source = Source(
@@ -135,17 +148,52 @@ def prepare(config: Config, tables: Mapping[str, Any] | None = None) -> Prepared
         "holdout": config.data.holdout if config.selection == "holdout" else None,
         "seed": config.seed,
     }
-    return Prepared(config, directory, corpus, checkpoint, data)
+    masked, augmentation = _augmentation(config, data)
+    return Prepared(config, directory, corpus, checkpoint, data, masked, augmentation)
 
 
-def _with_precision(config: Config, directory: Location) -> Config:
-    if config.training.precision != "auto":
-        return config
+def _augmentation(
+    config: Config, data: dict[str, Any]
+) -> tuple[Checkpoint | None, dict[str, Any] | None]:
+    """The masked language model, if there is one, and all that the augmented copies depend on."""
+    augment = config.data.augment
+    if not augment.copies:
+        return None, None
+    inputs = asdict(augment) | {"data": fingerprint(data), "method": AUGMENTATION_METHOD}
+    del inputs["share"], inputs["per_member"]
+    masked = None
+    if augment.model is not None:
+        try:
+            masked = find_checkpoint(augment.model)
+        except UserError as error:
+            raise UserError(f"data.augment.{error}") from error
+        masked = replace(masked, path=masked.path.absolute())
+        inputs["model"] = masked.digest
+    if augment.vectors is not None:
+        inputs["vectors"] = check_vectors(Path(augment.vectors))
+    return masked, inputs
+
+
+def _for_machine(config: Config, directory: Location) -> Config:
+    training = config.training
     precision: Precision = fast_precision(config.resources.member.gpu)
+    compile: Compile = "auto"
     if not config.fresh:
         with suppress(FileNotFoundError, UserError):  # a damaged one is reported below
-            precision = kept_config(directory).training.precision
-    return replace(config, training=replace(config.training, precision=precision))
+            kept = kept_config(directory).training
+            precision = kept.precision
+            # A run of a version without the key began without a compiler.
+            compile = "off" if kept.compile == "auto" else kept.compile
+    if training.precision == "auto":
+        training = replace(training, precision=precision)
+    if training.compile == "auto":
+        if compile == "auto":
+            # Where products are in fp32 they take most of a step, and compiling gains next to
+            # nothing; see docs/how-it-works.md.
+            worth = training.precision == "bf16" and find_compiler() is not None
+            compile = "on" if worth else "off"
+        training = replace(training, compile=compile)
+    return replace(config, training=training)
 
 
 def open_run(prepared: Prepared) -> dict[str, Columns]:
@@ -161,10 +209,11 @@ def open_run(prepared: Prepared) -> dict[str, Columns]:
     """
     directory, config = prepared.directory, prepared.config
     _check_directory(directory, config)
+    if directory.is_local:
+        directory.local.mkdir(parents=True, exist_ok=True)
     sweep(directory)
     if config.fresh:
-        for name in LEFT:
-            remove(directory / name)
+        clear_run(directory)
     keep_config(config, directory)
     leave_encoder(prepared.checkpoint, directory)
     if isinstance(prepared.find_data(), Miss):
@@ -211,7 +260,7 @@ def _run_directory(config: Config) -> Location:
             "working directory: what it writes there is lost; give an absolute path or a URI"
         )
     try:
-        return Location.parse(output)
+        return Location.parse(output).rooted()
     except UserError as error:
         raise UserError(f"output: {error}") from error
 
@@ -224,11 +273,8 @@ def _check_directory(directory: Location, config: Config) -> None:
         raise UserError(f"output: {error}") from error
     if CONFIG in there:
         # Half of all projects have a config.yaml: with fresh=true, theirs must not be deleted.
-        if not (is_kept(directory) or exists(directory / DATA / RECORD)):
-            raise UserError(
-                f"output: {directory} holds no run: its {CONFIG} was not written by bebert_ray; "
-                "choose another directory"
-            )
+        check_owned(directory)
+        check_results(directory)
         if not config.fresh:
             _check_same_run(directory, config)
     # Without its configuration a run is known by its data.
@@ -237,11 +283,15 @@ def _check_directory(directory: Location, config: Config) -> None:
             f"output: {directory} is not empty and holds no run (it has no {CONFIG}); "
             "choose another directory"
         )
+    elif there:
+        check_owned(directory, without_config=True)
 
 
 def _check_same_run(directory: Location, config: Config) -> None:
     try:
         old = kept_config(directory)
+    except NewerVersion:
+        raise
     except UserError as error:
         raise UserError(
             f"output: {error}\nNothing else is lost: delete that file, and give the same command "
@@ -269,6 +319,11 @@ def _check_model(checkpoint: Checkpoint, config: Config, task: Task) -> None:
     else:
         model = load_encoder(checkpoint, task.num_labels, dropout).config
     check_ids(tokenizer, model, f"model: {checkpoint.path}", pairs=len(task.text_columns) == 2)
+    if config.layers is not None and config.layers > model.num_hidden_layers:
+        raise UserError(
+            f"layers: {config.layers} are more than the checkpoint has; give at most "
+            f"{model.num_hidden_layers}, or leave it out to keep them all"
+        )
     if config.data.max_length > model.max_position_embeddings:
         raise UserError(
             f"data.max_length: {config.data.max_length} tokens are more than the model can take; "

@@ -61,6 +61,8 @@ class Allotments:
         together: how many members or folds can train at the same time by the schedule.
         in_flight: how many of these the cluster has room for.
         stage_workers: how many processes train a shared stage together.
+        trunk: the process of a stage that belongs to one of several trunks.
+        trunks: how many of these train at the same time.
     """
 
     stage: Allotment
@@ -68,3 +70,5 @@ class Allotments:
     together: int
     in_flight: int
     stage_workers: int = 1
+    trunk: Allotment = Allotment(1)
+    trunks: int = 1

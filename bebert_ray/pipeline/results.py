@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bebert_ray.pipeline.layout import MODEL
+from bebert_ray.config.recipes import TEACHER, TRUNK
+from bebert_ray.pipeline.layout import MODEL, RESULTS
+from bebert_ray.storage import Location, fingerprint, read
+from bebert_ray.storage.records import check_version, parse_json
 
 if TYPE_CHECKING:
     import pandas
 
 VERSION = 1
 """Of the format of `results.json`."""
-
-TEACHER = "teacher"
 
 Scores = dict[str, dict[str, float]]
 """Metric values by split, then by metric: fractions, not percent."""
@@ -53,14 +55,16 @@ class Packed:
         remainder: how weights that are not binary are stored, `fp16` or `fp32`.
         bytes: size of the `weights`, `scales` and `floats`, and of the whole `file`.
         scores: all metrics of the ensemble, by split.
-        logit_difference: the largest difference between a logit of a packed member and of the same
-            member when it was trained.
+        logit_difference: the largest difference between a logit of a packed member and the one that
+            its scores and its alpha follow from; 0, unless another machine has packed it.
+        cascade: `kept` and `curve`, see `pack.leave_packed`; None if the model has no cascade.
     """
 
     remainder: str
     bytes: dict[str, int]
     scores: Scores
     logit_difference: float
+    cascade: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,14 @@ class Results:
         versions: of the software, by package.
         member_predictions: of each member, its prediction for every example of the main reported
             split.
+        model_predictions: the same of the stages, of the checkpoints that members start from and of
+            the rivals, by name.
         bits_in_common: of each pair of members, the share of the encoder's binary weights with the
             same sign, [M, M].
         diagnostics: how far members differ, see `pipeline.diagnostics.diversity`.
         baselines: what the ensemble is measured against, see `pipeline.diagnostics.baselines`.
+        rivals: models trained to be compared with the ensemble: `longer`, `wider` (see
+            `ensemble.baselines`) and `distilled` (see `ensemble.distill`).
     """
 
     run: str
@@ -109,9 +117,11 @@ class Results:
     config: dict[str, Any]
     versions: dict[str, str]
     member_predictions: list[list[float]] = field(default_factory=list)
+    model_predictions: dict[str, list[float]] = field(default_factory=dict)
     bits_in_common: list[list[float]] = field(default_factory=list)
     diagnostics: dict[str, float] = field(default_factory=dict)
     baselines: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    rivals: dict[str, Model] = field(default_factory=dict)
 
     @property
     def scores(self) -> Scores:
@@ -135,8 +145,13 @@ class Results:
 
     @property
     def start(self) -> float:
-        """Score of the model that the members start from, the last of the stages."""
-        return self.headline(list(self.stages.values())[-1].scores)
+        """Score of the model that the members start from, the last of the stages.
+
+        With several trunks (`ensemble.trunks`) it is their mean.
+        """
+        names = [name.partition(TRUNK)[0] for name in self.stages]
+        last = [s for name, s in zip(names, self.stages.values(), strict=True) if name == names[-1]]
+        return sum(self.headline(stage.scores) for stage in last) / len(last)
 
     @property
     def member_scores(self) -> list[float]:
@@ -173,7 +188,7 @@ class Results:
         return scores[self.dev[0]][self.metrics[0]]
 
     def table(self) -> list[dict[str, Any]]:
-        """A row for each model and one for the ensemble; the report and the console show these.
+        """Rows of models, ensemble and rivals, in order; the report and the console show these.
 
         Returns:
             Dicts with the same keys: `model`; each metric on each reported split, such as
@@ -205,7 +220,8 @@ class Results:
 
         name = f"ensemble of {len(self.members)}"
         ensemble = Model(name, self.scores, self.bits, self.seconds)
-        return [row(model) for model in (*self.stages.values(), *self.members, ensemble)]
+        models = (*self.stages.values(), *self.members, ensemble, *self.rivals.values())
+        return [row(model) for model in models]
 
     def to_pandas(self) -> pandas.DataFrame:
         """The rows of `table` as a DataFrame, with the names of the models as its index."""
@@ -243,7 +259,7 @@ class Results:
         def facts(model: Model) -> dict[str, Any]:
             return {name: value for name, value in vars(model).items() if value is not None}
 
-        return self.summary() | {
+        whole = self.summary() | {
             "version": VERSION,
             "classes": self.classes and list(self.classes),
             "note": self.note,
@@ -253,14 +269,17 @@ class Results:
                 "labels": [label for label, _ in self.predictions],
                 "ensemble": [prediction for _, prediction in self.predictions],
                 "members": self.member_predictions,
+                "models": self.model_predictions,
             },
             "bits_in_common": self.bits_in_common,
             "diagnostics": self.diagnostics,
             "baselines": self.baselines,
+            "rivals": [facts(model) for model in self.rivals.values()],
             "packed": self.packed and vars(self.packed),
             "config": self.config,
             "versions": self.versions,
         }
+        return whole | {"checksum": fingerprint(whole)}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Results:
@@ -278,7 +297,7 @@ class Results:
             raise ValueError(f"its format is of {age} version of bebert_ray")
         try:
             return _read(cls, content)
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
+        except (KeyError, IndexError, TypeError, AttributeError, StopIteration) as error:
             kind = type(error).__name__
             raise ValueError(f"a figure is missing or wrong ({kind}: {error})") from error
 
@@ -306,13 +325,47 @@ def _read(cls: type[Results], content: dict[str, Any]) -> Results:
         config=content["config"],
         versions=content["versions"],
         member_predictions=predictions["members"],
+        model_predictions=predictions.get("models", {}),
         bits_in_common=content.get("bits_in_common", []),
         diagnostics=content.get("diagnostics", {}),
         baselines=content.get("baselines", {}),
+        rivals={facts["name"]: Model(**facts) for facts in content.get("rivals", [])},
     )
     if results.summary() != {name: content[name] for name in results.summary()}:
         raise ValueError("its figures contradict each other")
     return results
+
+
+def check_results(run: Location) -> None:
+    """Refuse a run whose results a newer version has made, before they are written over.
+
+    Raises:
+        NewerVersion: they are.
+        UserError: they cannot be read.
+    """
+    with suppress(FileNotFoundError, ValueError):  # damaged ones are written anew
+        read_results(run)
+
+
+def read_results(run: Location) -> dict[str, Any]:
+    """The content of `results.json`, which is as it was written.
+
+    Raises:
+        FileNotFoundError: there is none.
+        NewerVersion: a newer version of bebert_ray has made it.
+        ValueError: it is damaged.
+        UserError: it cannot be read.
+    """
+    place = run / RESULTS
+    content = parse_json(read(place))
+    if not isinstance(content, dict):
+        raise ValueError("it holds no JSON object")
+    if "version" in content:
+        check_version(content["version"], place, VERSION)
+    # Results of earlier versions have no checksum.
+    if content.pop("checksum", None) not in (None, fingerprint(content)):
+        raise ValueError("it is not as it was written")
+    return content
 
 
 def to_json(value: dict[str, Any], indent: int | None = None) -> str:

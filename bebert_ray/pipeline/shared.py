@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from bebert_ray.config.recipes import ENCODER, STAGE_NAMES
-from bebert_ray.pipeline.layout import DATA
-from bebert_ray.storage import link, remove
+from bebert_ray.pipeline.layout import AUGMENTED, DATA
+from bebert_ray.storage import Location, discard, link
 
 
-def link_stages(source: Path, target: Path) -> None:
-    """Give a run directory the data, the encoder and the stages of another.
+def link_stages(source: Path, target: Path | Location) -> None:
+    """Give a run directory the data, its copies, the encoder and the stages of another.
 
-    They replace what is there, which may be damaged, or come from what the other has made anew
-    since. Those that the run cannot use, as they were made with other settings, it makes anew.
+    They replace those of the target, which may be damaged or older. The run makes stages anew whose
+    settings differ from its own.
     """
-    for name in (DATA, ENCODER, *STAGE_NAMES):
+    place = Location.of(target)
+    for name in (DATA, AUGMENTED, ENCODER, *STAGE_NAMES):
         if (source / name).exists():
-            remove(target / name)
-            link(source / name, target / name)
+            discard(place / name)
+            link(source / name, place / name)

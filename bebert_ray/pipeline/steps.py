@@ -9,12 +9,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bebert_ray.config import to_dict
-from bebert_ray.config.recipes import Stage, kind_of
+from bebert_ray.config import Config, to_dict
+from bebert_ray.config.recipes import RIVAL_NAMES, Stage, kind_of, member_settings
 from bebert_ray.packed.manifest import VERSION
-from bebert_ray.pipeline.layout import MODEL, member_directory, member_name
+from bebert_ray.packed.quantizer import Remainder
+from bebert_ray.pipeline.layout import MEMBERS, MODEL, member_directory, member_name
 from bebert_ray.pipeline.prepare import Prepared
 from bebert_ray.storage import Artifact, Location, Miss, find, fingerprint, hash_arrays
+
+# Keys of `training` on which no figure depends, but for rounding.
+_NO_FIGURE = ("eval_batch_size", "checkpoint_every", "compile", "gradient_checkpointing")
+
+# Later keys of `training`: what was made without them was made as with these values.
+_LATER = {"accumulate": 1, "max_steps": None, "eval_every": None, "patience": None}
 
 Kind = Literal["stage", "round", "member", "fold", "model"]
 """What a step makes: a shared stage; a round of a member or fold before the last; a member; a fold
@@ -76,7 +83,7 @@ class Step:
 
 
 def stage_step(prepared: Prepared, stage: Stage, parents: Mapping[str, Artifact]) -> Step:
-    """The step of a shared stage.
+    """The step of a shared stage, or of a baseline.
 
     Args:
         prepared: the run.
@@ -86,6 +93,11 @@ def stage_step(prepared: Prepared, stage: Stage, parents: Mapping[str, Artifact]
     inputs = _inputs(prepared, stage.parents, parents) | stage.inputs
     if not stage.parents:
         inputs["model"] = prepared.checkpoint.digest
+    distilled = stage.recipe in ("half", "ternary", "binary")
+    if distilled or (stage.recipe == "single" and prepared.config.ensemble.strategy != "A"):
+        inputs |= _copies(prepared, member=not distilled)
+    if stage.name in RIVAL_NAMES:
+        inputs["precision"] = shipped_precision(prepared.config)
     return _step(prepared, stage.name, "stage", inputs)
 
 
@@ -106,17 +118,17 @@ def member_step(
         fold: number of the fold; None for the member itself.
     """
     config = prepared.config
-    settings = {name: value for name, value in asdict(config.member).items() if value is not None}
-    if config.ensemble.strategy != "C":
-        del settings["hidden_epochs"], settings["hidden_learning_rate"]
-    kind = kind_of(config)
-    common = _inputs(prepared, (kind.teacher, kind.start), parents) | {
+    trunk = kind_of(config).trunk_of(member)
+    common = _inputs(prepared, (trunk.teacher, trunk.start), parents) | {
         "member": member,
-        "settings": settings,
+        "settings": member_settings(config),
         "strategy": config.ensemble.strategy,
         "use_of_weight": config.ensemble.sample_weight,
         "rounds": config.rounds,
+        "precision": shipped_precision(config),
     }
+    if config.ensemble.strategy != "A":
+        common |= _copies(prepared, member=True)
     rounds = len(sample_weight)
     *earlier, inputs = (
         common | {"sample_weight": hash_arrays({"sample_weight": sample_weight[:count]})}
@@ -138,6 +150,29 @@ def member_step(
     )
 
 
+def student_step(
+    prepared: Prepared,
+    stage: Stage,
+    members: Sequence[Artifact],
+    alphas: Sequence[float],
+    parents: Mapping[str, Artifact],
+) -> Step:
+    """The step that distils an ensemble back into one member; arguments as for `model_step`.
+
+    Args:
+        prepared: the run.
+        stage: of `Kind.rivals`.
+        members: artifacts of the ensemble's members, in order.
+        alphas: weights of the members in the vote, [M].
+        parents: the artifacts of the shared stages, by name.
+    """
+    inputs = _inputs(prepared, stage.parents, parents) | stage.inputs
+    inputs["members"] = {f"{MEMBERS}/{each.location.name}": each.digest for each in members}
+    inputs["alphas"] = list(alphas)
+    inputs["precision"] = shipped_precision(prepared.config)
+    return _step(prepared, stage.name, "stage", inputs)
+
+
 def model_step(
     prepared: Prepared,
     members: Sequence[Artifact],
@@ -157,7 +192,8 @@ def model_step(
     shown = to_dict(config) | ({"members": origin} if origin else {})
     for key in ("output", "fresh", "export", "resources"):
         del shown[key]
-    del shown["training"]["eval_batch_size"], shown["training"]["checkpoint_every"]
+    for key in _NO_FIGURE:
+        del shown["training"][key]
     inputs = {
         "format": VERSION,
         "data": fingerprint(prepared.data),
@@ -165,6 +201,7 @@ def model_step(
         "members": {member.location.name: member.digest for member in members},
         "alphas": list(alphas) if any(alphas) else [1.0] * len(alphas),
         "remainder": config.export.remainder,
+        "cascade_loss": config.export.cascade_loss,
         "labels": task.labels,
         "text_columns": task.text_columns,
         "max_length": config.data.max_length,
@@ -173,16 +210,40 @@ def model_step(
     return _step(prepared, MODEL, "model", inputs)
 
 
+def shipped_precision(config: Config) -> Remainder:
+    """The precision that members are scored in: of the file that they ship in.
+
+    Without a packed model (`export.remainder=none`) that of the default, so that one can be made
+    later.
+    """
+    return "fp32" if config.export.remainder == "fp32" else "fp16"
+
+
 def _step(prepared: Prepared, name: str, kind: Kind, inputs: dict[str, Any]) -> Step:
     layout = prepared.layout
     return Step(name, name, kind, layout.artifact(name), layout.checkpoints / name, inputs)
+
+
+def _copies(prepared: Prepared, member: bool) -> dict[str, Any]:
+    """What a training that takes augmented copies depends on besides; nothing without copies."""
+    if prepared.augmentation is None:
+        return {}
+    augment, ensemble = prepared.config.data.augment, prepared.config.ensemble
+    own = member and augment.per_member
+    return {
+        "augmented": fingerprint(prepared.augmentation),
+        "copy_share": augment.share,
+        "copy_parts": ensemble.members if own else ensemble.trunks,
+    }
 
 
 def _inputs(
     prepared: Prepared, names: Iterable[str], parents: Mapping[str, Artifact]
 ) -> dict[str, Any]:
     training = asdict(prepared.config.training)
-    del training["eval_batch_size"], training["checkpoint_every"]
+    for key in _NO_FIGURE:
+        del training[key]
+    training = {k: value for k, value in training.items() if _LATER.get(k, ...) != value}
     return {
         "data": fingerprint(prepared.data),
         "seed": prepared.config.seed,

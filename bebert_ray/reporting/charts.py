@@ -93,21 +93,22 @@ def svg(draw: Draw, *what: Any, width: float, height: float) -> str:
     return text
 
 
-def png(draw: Draw, *what: Any, title: str) -> bytes:
-    """A chart as the content of a PNG file."""
+def png(draw: Draw, *what: Any, title: str, width: float = 6.4, height: float = 4.0) -> bytes:
+    """A chart as the content of a PNG file; width and height are in inches of 100 pixels."""
     picture = io.BytesIO()
     with matplotlib.rc_context(_STYLE | {"figure.facecolor": LIGHT["paper"]}):
-        figure = _drawn(draw, *what, size=(6.4, 4.0))
+        figure = _drawn(draw, *what, size=(width, height))
         figure.suptitle(title)
         FigureCanvasAgg(figure).print_png(picture)
     return picture.getvalue()
 
 
 def draw_scores(figure: Figure, results: Results) -> None:
-    """Scores of the ensembles of 1, 2, ... members, of each member, and of the stages."""
+    """Scores of the ensembles of 1, 2, ... members, each member, the stages and the rivals."""
     axes = figure.add_subplot()
     count = range(1, len(results.members) + 1)
-    for stage, style in zip(results.stages.values(), cycle(("-", "--", ":", "-.")), strict=False):
+    others = (*results.stages.values(), *results.rivals.values())
+    for stage, style in zip(others, cycle(("-", "--", ":", "-.")), strict=False):
         level = results.headline(stage.scores)
         axes.axhline(level, color=LIGHT["muted"], linestyle=style, linewidth=1, label=stage.name)
     members = [results.headline(member.scores) for member in results.members]

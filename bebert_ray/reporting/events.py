@@ -9,6 +9,7 @@ An event is a dict. Each has a `kind`, and as its `stage` the name of what is tr
     start     node, pid: a process began the step; with stage `driver`: the driver began the run
     restart   node, reason, attempt, limit: that process died, and another one goes on
     done      round (or None): the step, or that round of it, is done
+    parts     step, steps, examples_per_second: so many parts of the augmented copies are done
     note      text: any other message for people
 """
 
@@ -23,13 +24,15 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bebert_ray.errors import UserError
 from bebert_ray.pipeline.layout import METRICS, TENSORBOARD
 from bebert_ray.storage import Location, read, write_atomic
+from bebert_ray.storage.location import make_directory
+from bebert_ray.storage.records import parse_json
 
 DRIVER = "driver"
 UPLOAD_EVERY = 30.0  # seconds
@@ -60,7 +63,8 @@ def recording(run: Location, warn: Callable[[str], None]) -> Iterator[Recorder]:
 
     past = _content(run)
     if run.is_local:
-        yield Recorder(run.local, past, warn_once)
+        make_directory(replace(run, root=None))
+        yield Recorder(run.rooted(), past, warn_once)
         return
     with tempfile.TemporaryDirectory(prefix="bebert-ray-") as scratch:
         directory, end = Path(scratch), threading.Event()
@@ -81,13 +85,13 @@ class Recorder:
     again.
 
     Args:
-        directory: directory of the files.
+        directory: directory of the files; it is not made.
         past: the present content of `metrics.jsonl`.
         warn: called with a message if something cannot be written.
     """
 
-    def __init__(self, directory: Path, past: bytes, warn: Callable[[str], None]):
-        self._directory, self._warn = directory, warn
+    def __init__(self, directory: Path | Location, past: bytes, warn: Callable[[str], None]):
+        self._run, self._warn = Location.of(directory), warn
         # A process that was killed may have written half a line.
         self._gap = b"\n" if past and not past.endswith(b"\n") else b""
         self._odometers: defaultdict[str, Odometer] = defaultdict(Odometer)
@@ -104,12 +108,12 @@ class Recorder:
         line = json.dumps({"time": round(time.time(), 1), **event}).encode() + b"\n"
         step, values = self._curves(event)
         try:
-            _append(self._directory / METRICS, self._gap + line)
+            _append(self._run.local / METRICS, self._gap + line)
             self._gap = b""
             if values:
                 self._draw(event["stage"], step, values)
         except OSError as error:
-            self._warn(f"cannot write in {self._directory}: {error.strerror}")
+            self._warn(f"cannot write in {self._run}: {error.strerror}")
 
     def _curves(self, event: Event) -> tuple[int, dict[str, float]]:
         """The position on the x-axis (a step or a round), and the values to draw there by name."""
@@ -130,7 +134,9 @@ class Recorder:
             tensorboard,  # slow to import, and not needed to read events
         )
 
-        path = self._directory / TENSORBOARD / stage.replace(" ", "-") / self._file
+        place = self._run / TENSORBOARD / stage.replace(" ", "-")
+        make_directory(place)
+        path = place.local / self._file
         opening = b"" if path.exists() else tensorboard.opening()
         _append(path, opening + tensorboard.scalars(values, step))
 
@@ -182,14 +188,53 @@ def _content(run: Location) -> bytes:
 def _parse(content: bytes) -> Iterator[Event]:
     for line in content.splitlines():
         with suppress(ValueError):
-            event = json.loads(line)
-            if isinstance(event, dict) and "kind" in event:
+            event = parse_json(line)
+            if _is_event(event):
                 yield event
+
+
+_Number = int | float
+_TYPES: dict[str, Any] = {
+    **dict.fromkeys(("kind", "stage", "node", "reason", "text"), str),
+    **dict.fromkeys(("epoch", "epochs", "step", "steps", "pid", "attempt", "limit"), int),
+    **dict.fromkeys(("time", "loss", "learning_rate", "examples_per_second", "alpha"), _Number),
+    **{"score": _Number | None, "error": _Number | None, "round": int | None},
+    **{"memory": int | None, "flipped": _Number | None},
+}
+_NEEDED = {"progress": ("step", "steps", "loss"), "boost": ("alpha",)}
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "progress": {"score": None, "round": None},
+    "boost": {"error": None, "round": None},
+    "restart": {"node": "", "reason": "", "attempt": 0, "limit": 0},
+    "note": {"text": ""},
+    "done": {"round": None},
+}
+
+
+def _is_event(event: Any) -> bool:
+    """Whether this is an event as `Recorder` writes it; what is not is left out by readers."""
+    if not isinstance(event, dict) or not {"kind", "stage"} <= event.keys():
+        return False
+    if not all(_fits(value, _TYPES[name]) for name, value in event.items() if name in _TYPES):
+        return False
+    event.setdefault("time", 0.0)
+    for name, value in _DEFAULTS.get(event["kind"], {}).items():
+        event.setdefault(name, value)
+    return all(name in event for name in _NEEDED.get(event["kind"], ()))
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, wanted):
+        return False
+    return not isinstance(value, int | float) or abs(value) < MOST
+
+
+MOST = 1e18
+"""What no figure of an event is above; NaN and infinity are none either."""
 
 
 def _append(path: Path, content: bytes) -> None:
     """Append all of `content` or nothing: an incomplete record damages those after it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab", buffering=0) as file:
         size = file.tell()
         try:

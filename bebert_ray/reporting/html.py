@@ -30,6 +30,7 @@ from bebert_ray.reporting.charts import (
 )
 from bebert_ray.reporting.events import Event, Odometer, read_events
 from bebert_ray.reporting.render import render
+from bebert_ray.reporting.robustness import draw_robustness, load_robustness
 from bebert_ray.reporting.tables import SIZES, score_cells, without_columns
 from bebert_ray.storage import Location, names, read
 
@@ -66,7 +67,10 @@ def page(results: Results, directory: Location) -> str:
     """
     events = read_events(directory)
     weights, losses = read_weights(results, directory), loss_curves(events)
+    robustness = load_robustness(results, directory)
+    curves = "" if robustness is None else svg(draw_robustness, robustness, width=10.6, height=7.4)
     figures = {
+        "curves": curves,
         "scores": svg(draw_scores, results, **_HALF),
         "weights": svg(draw_weights, weights, **_WHOLE) if weights else "",
         "losses": svg(draw_losses, losses, **_WHOLE) if losses else "",
@@ -75,6 +79,7 @@ def page(results: Results, directory: Location) -> str:
     return render(
         "run.html",
         results=results,
+        robustness=robustness,
         teacher=results.stages["teacher"],
         table=without_columns(score_cells(results), SIZES),
         shares=shares(results),

@@ -61,6 +61,11 @@ class Board:
                 if event["score"] is not None or now - last > LINE_EVERY:
                     self._last_line[stage] = now
                     self._console.print(f"{_title(event)}: {_progress(event)}")
+            case "parts":
+                self._console.print(
+                    f"{stage}: part {event['step']}/{event['steps']}  "
+                    f"{event['examples_per_second']:.0f} examples/s"
+                )
             case "boost":
                 self._console.print(f"{_title(event)}: {_alpha(event)}")
             case "restart":

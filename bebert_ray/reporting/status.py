@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bebert_ray.config import Config
-from bebert_ray.config.recipes import kind_of
-from bebert_ray.pipeline.layout import DATA, MODEL, Layout, member_name
+from bebert_ray.config.recipes import LONGER, kind_of
+from bebert_ray.pipeline.layout import AUGMENTED, DATA, MODEL, Layout, member_name
 from bebert_ray.reporting.events import DRIVER, Event, Odometer, read_events
 from bebert_ray.reporting.run_files import (
     Driver,
@@ -91,7 +91,7 @@ class Status:
         run: the run directory.
         task: name of the task.
         bits: of a member.
-        method: boosting or bagging.
+        method: boosting, bagging or uniform.
         schedule: of the members.
         rounds: in which a member trains; 1 unless the schedule is pipelined.
         seed: of the run.
@@ -142,7 +142,7 @@ def look(run: Location) -> Status:
     ]
     results = read_results(run, config)
     if results is not None:
-        needed = {MODEL, *(model["name"] for model in results["models"])}
+        needed = {AUGMENTED, MODEL, *(model["name"] for model in results["models"])}
         rows = [
             replace(row, state="not needed", work=0)
             if row.state == "waiting" and row.name not in needed
@@ -167,9 +167,12 @@ def look(run: Location) -> Status:
 
 def _steps(config: Config) -> list[str]:
     """Names of the steps whose rows are shown, in order."""
-    steps = [stage.name for stage in kind_of(config).stages]
+    kind = kind_of(config)
+    steps = [AUGMENTED] if config.data.augment.copies else []
+    steps += [stage.name for stage in kind.stages]
     for member in range(config.ensemble.members):
         steps += [member_name(member, fold) for fold in (None, *config.ensemble.fold_numbers)]
+    steps += [stage.name for stage in kind.rivals]
     return steps if config.export.remainder == "none" else [*steps, MODEL]
 
 
@@ -192,7 +195,7 @@ def _row(
     now = time.time()
     state: State = record.state
     seconds, work_done = record.seconds, work if state == "done" else 0
-    reports = [event for event in events if event["kind"] == "progress"]
+    reports = [event for event in events if event["kind"] in ("progress", "parts")]
     if unfinished := _unfinished(events, state, opened):
         present = [event["time"] for event in unfinished if event["time"] >= opened]
         at_work = bool(present) and driver == "at work"
@@ -204,7 +207,7 @@ def _row(
                 work_done = min(work, odometer.advance(event))
     last: Event = reports[-1] if reports else {}
     boost = next((event for event in reversed(events) if event["kind"] == "boost"), {})
-    held_out = next((e["score"] for e in reversed(reports) if e["score"] is not None), None)
+    held_out = next((e["score"] for e in reversed(reports) if e.get("score") is not None), None)
     return Row(
         name,
         state,
@@ -230,7 +233,7 @@ def _unfinished(events: list[Event], state: State, opened: float) -> list[Event]
     """
     signs: list[Event] = []
     for event in events:
-        if event["kind"] in ("start", "progress"):
+        if event["kind"] in ("start", "progress", "parts"):
             signs.append(event)
         elif event["kind"] == "done" and state != "waiting":
             signs.clear()
@@ -246,23 +249,25 @@ def _work(config: Config, name: str, examples: int) -> int:
         return 0
     epochs = section.epochs
     if section is not config.member or config.ensemble.strategy == "C":
-        epochs += getattr(section, "hidden_epochs", 0)
-    return int(epochs * math.ceil(examples / section.batch_size))
+        epochs += 0 if getattr(section, "joint", False) else getattr(section, "hidden_epochs", 0)
+    times = config.ensemble.members if name == LONGER else 1
+    return int(times * epochs * math.ceil(examples / section.batch_size))
 
 
 def _section(config: Config, name: str) -> Any:
-    stages = {stage.name: stage.section for stage in kind_of(config).stages} | {MODEL: None}
-    return stages.get(name, config.member)
+    kind = kind_of(config)
+    by_name = {stage.name: stage.section for stage in (*kind.stages, *kind.rivals)}
+    return (by_name | {AUGMENTED: None, MODEL: None}).get(name, config.member)
 
 
 def _seconds_left(config: Config, rows: list[Row]) -> float | None:
     """An estimate: steps of a kind go on at its last speed, and as many at a time as now."""
-    stages = {MODEL, *(stage.name for stage in kind_of(config).stages)}
+    stages = {AUGMENTED, MODEL, *(stage.name for stage in kind_of(config).stages)}
     speed: dict[str, float] = {}
     left: dict[str, int] = {}
     for row in rows:
         kind = row.name if row.name in stages else "member"
-        if row.examples_per_second:
+        if row.examples_per_second and row.work:
             speed[kind] = row.examples_per_second / _section(config, row.name).batch_size
         left[kind] = left.get(kind, 0) + row.work - row.work_done
     members = sum(row.state == "running" and row.name not in stages for row in rows)

@@ -34,7 +34,7 @@ _PAGE_ONLY = ("train ", "error")  # the console's table would be too wide with t
 def score_cells(results: Results) -> tuple[list[str], list[list[str]]]:
     """The score table as text: the heads of the columns, and the cells of each row.
 
-    The first column names the model; the last row is the ensemble's. See `Results.table`.
+    The first column names the model. See `Results.table`.
     """
     rows = results.table()
     heads = list(rows[0])
@@ -68,8 +68,10 @@ def print_table(results: Results, console: Console) -> None:
         left = head == "model"
         table.add_column(head, justify="left" if left else "right", no_wrap=left)
     for number, row in enumerate(rows, start=1):
-        # A rule before the members, and one before the ensemble.
-        table.add_row(*row, end_section=number in (len(results.stages), len(rows) - 1))
+        # A rule before the members, one before the ensemble, and one before its rivals.
+        stages, members = len(results.stages), len(results.members)
+        ends = (stages, stages + members, stages + members + 1)
+        table.add_row(*row, end_section=number in ends)
     console.print(table)
     if results.packed is not None:
         _print_packed(results, results.packed, console)
@@ -95,10 +97,18 @@ def _print_packed(results: Results, packed: Packed, console: Console) -> None:
         f"packed model: {results.model}, {size['file']} MB on disk (binary weights "
         f"{size['weights']}, scales {size['scales']}, {packed.remainder} floats {size['floats']})"
     )
-    console.print(
-        f"loaded again: {metric} {results.headline(packed.scores):.4f}, no logit of a member "
-        f"differs by more than {packed.logit_difference:.2g}"
-    )
+    console.print(f"loaded again: {metric} {results.headline(packed.scores):.4f}")
+    if packed.cascade:
+        kept = packed.cascade["curve"][0]
+        console.print(
+            f"cascade, off unless asked for: {kept['members'][results.dev[0]]:.2f} members a text, "
+            f"{metric} {results.headline(kept['scores']):.4f}"
+        )
+    if packed.logit_difference:
+        console.print(
+            f"loaded again, a logit of a member differs by {packed.logit_difference:.2g} from the "
+            "one that was scored"
+        )
 
 
 def print_plan(

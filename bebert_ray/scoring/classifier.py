@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -28,7 +27,9 @@ from bebert_ray.nn.model_files import (
     WEIGHTS,
     check_file,
     check_finite,
+    check_sizes,
     read_json,
+    refusing,
     weight_files,
 )
 from bebert_ray.nn.vocabulary import check_ids, setting
@@ -44,12 +45,6 @@ _PAD_MULTIPLE = 8
 _LENGTH = 512  # tokens, for models that name no limit
 _DECIMALS = 7  # of a probability; models compute in float32, which tells no more apart
 
-# What loading raises where files are missing, of another kind, or damaged.
-_UNLOADABLE = (
-    *(OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, ImportError),
-    SafetensorError,
-)
-
 
 @dataclass(frozen=True)
 class Card:
@@ -59,11 +54,13 @@ class Card:
         labels: Names of the classes by index; None for regression.
         text_columns: The columns that it was trained on; empty if it does not name them.
         digest: Hash of all its files.
+        has_cascade: Whether it can ask its members one after another.
     """
 
     labels: tuple[str, ...] | None
     text_columns: tuple[str, ...]
     digest: str
+    has_cascade: bool = False
 
     def columns(self, scores: NDArray[np.float64], prefix: str = "") -> Added:
         """The columns that scores become: `label` and `probability_<label>`, or `score`.
@@ -72,7 +69,7 @@ class Card:
             scores: [n, K], as of `Classifier.score`.
             prefix: What every name begins with.
 
-        Example:
+        Examples:
             >>> card = Card(("bad", "good"), (), "")
             >>> {name: values.to_pylist() for name, values in
             ...  card.columns(np.array([[0.25, 0.75]])).items()}
@@ -107,22 +104,23 @@ def read_card(model: Location) -> Card:
     for name in ("config.json", "tokenizer_config.json"):
         _check_code(model, name)
     path, fault = local_copy(model), f"--model {model}: cannot be loaded: "
-    if read_json(path / "config.json", fault).get("model_type") is None:
-        raise UserError(f"{fault}config.json lacks the key model_type, which says what it is")
-    try:
+    with refusing(fault):
+        settings = read_json(path / "config.json", fault)
+        if settings.get("model_type") is None:
+            raise UserError(f"{fault}config.json lacks the key model_type, which says what it is")
+        check_sizes(settings, f"{fault}config.json: ")
         config: Any = AutoConfig.from_pretrained(path, trust_remote_code=False)
         names = tuple(str(config.id2label[index]) for index in range(config.num_labels))
-    except _UNLOADABLE as error:
-        raise _unloadable(model, error) from error
+        _check_files(path, fault)
     if config.problem_type == "multi_label_classification":
         raise UserError(f"--model {model}: gives a text several labels, which is not supported")
     check_names(names, f"--model {model}")
-    _check_files(path, fault)
     files = sorted(file for file in path.rglob("*") if file.is_file())
     return Card(
         names if len(names) > 1 else None,
         tuple(getattr(config, "text_columns", None) or ()),
         fingerprint({file.relative_to(path).as_posix(): checksum(file) for file in files}),
+        getattr(config, "cascade_settings", None) is not None,
     )
 
 
@@ -148,12 +146,10 @@ def check_tokens(model: Location, pairs: bool) -> None:
         UserError: the tokenizer and the model do not fit, or the tokenizer cannot be read.
     """
     path = local_copy(model)
-    try:
+    with refusing(f"--model {model}: cannot be loaded: "):
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except _UNLOADABLE as error:
-        raise _unloadable(model, error) from error
-    check_ids(tokenizer, config, f"--model {model}", pairs)
+        check_ids(tokenizer, config, f"--model {model}", pairs)
 
 
 def _check_code(model: Location, name: str) -> None:
@@ -175,15 +171,16 @@ class Classifier:
     Args:
         model: Its directory.
         batch_size: Texts in a forward pass.
+        cascade: Whether members are asked one after another; the model has a cascade.
 
     Raises:
         UserError: It cannot be loaded, or its tensors are not those of a sequence classifier.
     """
 
-    def __init__(self, model: Location, batch_size: int):
+    def __init__(self, model: Location, batch_size: int, cascade: bool = False):
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._name = f"--model {model}"
-        try:
+        with refusing(f"{self._name}: cannot be loaded: "):
             path = local_copy(model)
             self._tokenizer: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
             loaded: Any = AutoModelForSequenceClassification.from_pretrained(
@@ -191,9 +188,8 @@ class Classifier:
                 trust_remote_code=False,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are named and refused below
+                **({"cascade": True} if cascade else {}),
             )
-        except _UNLOADABLE as error:
-            raise _unloadable(model, error) from error
         self._model, found = loaded
         _check_tensors(self._name, found)
         self._model.eval().to(self._device)
@@ -204,6 +200,11 @@ class Classifier:
         if self._pads and getattr(self._model.config, "pad_token_id", 0) is None:
             self._model.config.pad_token_id = self._tokenizer.pad_token_id
         self._checked = False
+
+    @property
+    def network(self) -> Any:
+        """The model itself."""
+        return self._model
 
     def score(self, texts: Sequence[list[str]]) -> NDArray[np.float64]:
         """Score texts, or pairs of texts; those of like length share forward passes.
@@ -293,8 +294,3 @@ def _check_tensors(name: str, found: Mapping[str, Any]) -> None:
                 f"{name}: {what} {listed(keys)}; give a sequence classifier that was trained, "
                 "saved whole"
             )
-
-
-def _unloadable(model: Location, error: Exception) -> UserError:
-    reason = (str(error).strip() or repr(error)).splitlines()[0][:200]
-    return UserError(f"--model {model}: cannot be loaded ({reason})")

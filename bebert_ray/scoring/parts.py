@@ -8,6 +8,7 @@ do after any interruption: each row is in one output file, or in a list of bad r
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
@@ -19,7 +20,9 @@ from pyarrow.fs import FileInfo, FileSelector, FileType
 from bebert_ray.data.formats import FORMATS, SUFFIXES, Span, find_columns, format_of, shown
 from bebert_ray.errors import UserError
 from bebert_ray.storage import Location, names, read, write_atomic
+from bebert_ray.storage.hashing import checksum
 from bebert_ray.storage.location import explained
+from bebert_ray.storage.records import NewerVersion, opened, sealed
 
 # The names that start with "_" are left out by whatever reads the directory as one table.
 RECORD = "_predict.json"
@@ -27,6 +30,10 @@ BAD_ROWS = "_bad_rows"
 
 Partition = dict[str, str | None]
 """Columns whose values are in the names of a file's directories, as ``year=2020``."""
+
+_NAME = re.compile(r"part-\d{6,}\.[a-z]+")
+FORMAT, VERSION = "bebert-prediction", 1
+"""Of the record."""
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 
@@ -71,8 +78,16 @@ class Part:
 
     @staticmethod
     def parse(entry: dict[str, Any]) -> Part:
-        """The part that `dataclasses.asdict` gave."""
+        """The part that `dataclasses.asdict` gave.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is none; its name may not lead elsewhere.
+        """
         span = Span(**entry["span"])
+        if not all(type(value) is int and value >= 0 for value in asdict(span).values()):
+            raise ValueError("a span is no numbers")
+        if not _NAME.fullmatch(entry["name"]):
+            raise ValueError(f"{entry['name'][:60]!r} is no name of a part")
         return Part(entry["name"], entry["source"], span, dict(entry.get("partition", {})))
 
 
@@ -159,15 +174,21 @@ def open_output(
     Raises:
         UserError: Another command has written there, or the input holds no rows.
     """
-    inputs = [[str(each.location), each.size, each.modified] for each in sources]
+    place = output / RECORD
+    inputs = [[str(each.location), each.size, each.modified, digest(each)] for each in sources]
     wanted = json.loads(json.dumps(command | {"input": inputs}))
     try:
-        record = json.loads(read(output / RECORD))
+        record = opened(read(place), place, FORMAT, VERSION)
         made, parts = dict(record["command"]), [Part.parse(part) for part in record["parts"]]
     except FileNotFoundError:
         return _begin(output, wanted, list(_cut(sources, limit)))
-    except (ValueError, KeyError, TypeError) as error:
-        raise _taken(output, f"{RECORD} is not as it was written") from error
+    except NewerVersion:
+        raise
+    except (UserError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{output}: {RECORD} is not as it was written, or not of bebert_ray. Choose another "
+            "output directory, or delete this one"
+        ) from error
     if changed := [key for key in wanted if made.get(key) != wanted[key]]:
         raise _taken(output, f"not the same are {', '.join(changed)}")
     return parts
@@ -177,8 +198,36 @@ def _begin(output: Location, command: dict[str, Any], parts: list[Part]) -> list
     if not parts:
         raise UserError("the input files hold no rows")
     record = {"command": command, "parts": [asdict(part) for part in parts]}
-    write_atomic(output / RECORD, json.dumps(record))
+    write_atomic(output / RECORD, json.dumps(sealed(record, FORMAT, VERSION)))
     return parts
+
+
+def digest(source: Source) -> str | None:
+    """SHA-256 of an input file; None in an object store, which changes the time at any write.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    if not source.location.is_local:
+        return None
+    with explained("read", source.location):
+        found: str = checksum(source.location.local)["sha256"]
+        return found
+
+
+def check_unchanged(location: Location, size: int, modified: int) -> None:
+    """Refuse an input file that is not what was planned with.
+
+    Raises:
+        UserError: its size or time is another, or it is gone.
+    """
+    with explained("read", location):
+        info = location.filesystem.get_file_info(location.path)
+    if (info.type, info.size, info.mtime_ns) != (FileType.File, size, modified):
+        raise UserError(
+            f"{location} has changed since the command began: rows of both versions would be "
+            "mixed. What is written is of the earlier one; choose another output directory for this"
+        )
 
 
 def _below(directory: Location) -> Iterator[Source]:
@@ -204,7 +253,7 @@ def _below(directory: Location) -> Iterator[Source]:
 def partition_of(folder: PurePosixPath) -> Partition:
     """The columns that the names of directories give, as Hive and Spark write them.
 
-    Example:
+    Examples:
         >>> partition_of(PurePosixPath("year=2020/city=S%C3%A3o%20Paulo"))
         {'year': '2020', 'city': 'São Paulo'}
     """

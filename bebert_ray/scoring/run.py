@@ -20,6 +20,8 @@ from bebert_ray.scoring.parts import (
     Part,
     check_columns,
     check_output,
+    check_unchanged,
+    digest,
     find_sources,
     open_output,
     without_empty,
@@ -42,6 +44,7 @@ class Request:
         rows_per_file: The most rows of an output file.
         batch_size: Texts in a forward pass.
         workers: Number of processes; None for one a GPU, or one a CPU.
+        cascade: Whether to ask a member only where those before it are unsure.
     """
 
     model: str
@@ -52,6 +55,7 @@ class Request:
     rows_per_file: int = 5000
     batch_size: int = 64
     workers: int | None = None
+    cascade: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,10 @@ def predict(request: Request, progress: Console) -> Outcome:
         UserError: Something in the input is wrong.
         RunError: Scoring failed, or every row is bad.
     """
-    model, output = Location.parse(request.model), Location.parse(request.output)
+    model, output = Location.parse(request.model), Location.parse(request.output).rooted()
     card = read_card(model)
+    if request.cascade and not card.has_cascade:
+        raise UserError(f"--cascade: {model} has none; it takes two members and classes")
     text_columns = tuple(request.text_columns or card.text_columns)
     if len(text_columns) not in (1, 2):
         raise UserError(
@@ -121,8 +127,10 @@ def predict(request: Request, progress: Console) -> Outcome:
         "text columns": text_columns,
         "prefix": request.prefix,
         "rows per file": request.rows_per_file,
-    }
-    job = Job(model, card, output, text_columns, request.prefix, request.batch_size)
+    } | ({"cascade": True} if request.cascade else {})
+    inputs = {str(each.location): (each.size, each.modified) for each in sources}
+    size, cascade = request.batch_size, request.cascade
+    job = Job(model, card, output, text_columns, request.prefix, size, inputs, cascade)
     with lock(output):
         sweep(output)
         parts = open_output(output, command, sources, request.rows_per_file)
@@ -132,17 +140,54 @@ def predict(request: Request, progress: Console) -> Outcome:
             f"{len(sources)} input files, {count_rows(parts):,} rows; {len(parts)} output files, "
             f"{len(left)} to do"
         )
+        before = [digest(each) for each in sources]
         seconds = 0.0
+        found: dict[str, int] = {}
         if left:
             with connected(ResourcesConfig()):
-                seconds = _score(job, left, request.workers, progress)
+                seconds, found = _score(job, left, request.workers, progress)
+        bad = _check_complete(output, parts, found)
+        for source, expected in zip(sources, before, strict=True):
+            check_unchanged(source.location, source.size, source.modified)
+            if left and digest(source) != expected:
+                check_unchanged(source.location, source.size, -1)
         lists = output / BAD_ROWS
-        bad = sum(read(lists / name).count(b"\n") for name in names(lists))
     if bad == count_rows(parts):
         raise RunError(
             f"all {bad:,} rows are bad; the reasons are in {lists}. The first is: {_reason(lists)}"
         )
     return Outcome(card, output, parts, left, bad, seconds)
+
+
+def _check_complete(output: Location, parts: list[Part], found: dict[str, int]) -> int:
+    """Count the output files and the bad rows that are listed, before success is told.
+
+    Args:
+        output: The output directory.
+        parts: All parts.
+        found: How many bad rows each part had that was scored now, by name.
+
+    Returns:
+        How many rows are listed as bad.
+
+    Raises:
+        RunError: An output file or a list is missing.
+    """
+    there = names(output)
+    lost = [part.name for part in parts if part.name not in there]
+    listed, bad = names(output / BAD_ROWS), 0
+    for part in parts:
+        name = part.bad_rows.removeprefix(f"{BAD_ROWS}/")
+        count = read(output / part.bad_rows).count(b"\n") if name in listed else 0
+        if count < found.get(part.name, 0):
+            lost.append(part.bad_rows)
+        bad += count
+    if lost:
+        raise RunError(
+            f"{len(lost)} of the files that were written are not in {output} ({lost[0]} for one): "
+            "they were moved or deleted meanwhile. Give the same command again"
+        )
+    return bad
 
 
 def _reason(lists: Location) -> str:
@@ -168,15 +213,18 @@ def print_figures(figures: dict[str, Any], console: Console) -> None:
     console.print(table)
 
 
-def _score(job: Job, parts: list[Part], workers: int | None, progress: Console) -> float:
-    """Score parts, print progress now and then, and return the seconds that it took."""
+def _score(
+    job: Job, parts: list[Part], workers: int | None, progress: Console
+) -> tuple[float, dict[str, int]]:
+    """Score parts and print progress; returns the seconds, and how many rows of each are bad."""
     start = shown = time.monotonic()
-    done, rows = 0, count_rows(parts)
-    for part, _ in scored(job, parts, workers):
+    done, rows, found = 0, count_rows(parts), {}
+    for part, bad in scored(job, parts, workers):
+        found[part.name] = bad
         done += part.span.rows
         now = time.monotonic()
         if now - shown > LINE_EVERY or done == rows:
             shown, speed = now, done / (now - start)
             rest = (rows - done) / speed
             progress.print(f"{done:,} of {rows:,} rows  {speed:,.0f} rows/s  {rest:.0f} s left")
-    return time.monotonic() - start
+    return time.monotonic() - start, found

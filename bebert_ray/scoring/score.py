@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow as pa
 from bebert_ray.data.formats import Added, format_of, shown
 from bebert_ray.data.formats.safe import is_utf8
 from bebert_ray.scoring.classifier import Card, Classifier
-from bebert_ray.scoring.parts import Part
+from bebert_ray.scoring.parts import Part, check_unchanged
 from bebert_ray.storage import Location, write_atomic
 
 _NOT_FINITE = "the model gives NaN or infinity"
@@ -29,6 +30,8 @@ class Job:
         text_columns: One column, or the two of a pair.
         prefix: Of the names of the columns that are added.
         batch_size: Texts in a forward pass.
+        inputs: Size and time of change of each input file, as it was planned with.
+        cascade: Whether members are asked one after another.
     """
 
     model: Location
@@ -37,6 +40,8 @@ class Job:
     text_columns: tuple[str, ...]
     prefix: str
     batch_size: int
+    inputs: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    cascade: bool = False
 
 
 def score_part(job: Job, classifier: Classifier, part: Part) -> int:
@@ -49,10 +54,13 @@ def score_part(job: Job, classifier: Classifier, part: Part) -> int:
         How many rows are bad.
 
     Raises:
-        UserError: The input cannot be read, or the output cannot be written.
+        UserError: The input cannot be read or has changed, or the output cannot be written.
     """
     source, kind = Location.parse(part.source), format_of(part.name)
+    planned = job.inputs.get(part.source)
     rows = kind.read(source, part.span, job.text_columns, job.card.names(job.prefix))
+    if planned is not None:
+        check_unchanged(source, *planned)
     bad, kept = list(rows.bad), []
     for position, texts in enumerate(zip(*rows.values, strict=True)):
         if problem := _problem(job.text_columns, texts, kind.empty_is_missing):

@@ -104,7 +104,9 @@ class _Scorer:
         bad, problem = 0, ""
         try:
             if self._classifier is None:
-                self._classifier = Classifier(self._job.model, self._job.batch_size)
+                self._classifier = Classifier(
+                    self._job.model, self._job.batch_size, self._job.cascade
+                )
             bad = score_part(self._job, self._classifier, part)
         except UserError as error:
             problem = str(error)

@@ -10,7 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bebert_ray.storage.artifacts import Artifact, Miss, commit, fetch, find
+    from bebert_ray.storage.artifacts import (
+        Artifact,
+        Miss,
+        commit,
+        discard,
+        discard_below,
+        fetch,
+        find,
+    )
     from bebert_ray.storage.files import (
         check_unlocked,
         exists,
@@ -34,6 +42,8 @@ __all__ = [
     "Miss",
     "check_unlocked",
     "commit",
+    "discard",
+    "discard_below",
     "exists",
     "fetch",
     "find",
@@ -52,7 +62,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "artifacts": ("Artifact", "Miss", "commit", "fetch", "find"),
+    "artifacts": ("Artifact", "Miss", "commit", "discard", "discard_below", "fetch", "find"),
     "hashing": ("fingerprint", "hash_arrays"),
     "location": ("Location",),
 }

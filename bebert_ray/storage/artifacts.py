@@ -21,9 +21,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from pyarrow.fs import FileType
@@ -32,9 +33,12 @@ from bebert_ray.errors import RunError, UserError
 from bebert_ray.storage import copies, disk
 from bebert_ray.storage.files import names, read, write_atomic
 from bebert_ray.storage.hashing import canonical, checksum, fingerprint
-from bebert_ray.storage.location import Location, explained
+from bebert_ray.storage.location import Location, explained, make_directory
+from bebert_ray.storage.records import check_inside, check_name, check_version, parse_json
 
 RECORD = "artifact.json"
+VERSION = 1
+"""Of the record; one without a version has this one."""
 UNFINISHED = b'"being written"'  # stands for the record in an object store until it is there
 
 
@@ -93,7 +97,7 @@ def find(place: Path | Location, inputs: dict[str, Any]) -> Artifact | Miss:
     it has been before, and has not been written to since.
 
     Raises:
-        UserError: what is there cannot be read.
+        UserError: what is there cannot be read, or was made by a newer version.
         TypeError, ValueError: `inputs` is not JSON.
     """
     location, wanted = Location.of(place), json.loads(canonical(inputs))
@@ -154,16 +158,69 @@ def commit(
         home = location.local if location.is_local else copies.home(location)
         draft = home.with_name(disk.draft_name(home.name))
         try:
-            draft.mkdir(parents=True)
+            if location.is_local:
+                make_directory(location.parent)
+                draft.mkdir()
+            else:
+                draft.mkdir(parents=True)
             facts = dict(write(draft))
             entries = head | {"files": _flush(draft), "facts": facts}
             entries["checksum"] = fingerprint(entries)
             text = json.dumps(entries, indent=2, ensure_ascii=False).encode()
-            record = _parse(text)
+            record = _parse(text, location)
             disk.write_file(draft / RECORD, text)
             return _publish(draft, location, record)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+
+
+def discard(place: Path | Location, files: Collection[str] = ()) -> None:
+    """Delete an artifact: the files that its record lists, and the record; nothing else.
+
+    Args:
+        place: its directory. What is no artifact stays as it is.
+        files: those to delete if the record is damaged or missing.
+
+    Raises:
+        UserError: it cannot be deleted.
+    """
+    location = Location.of(place)
+    record = _read_record(location)
+    if isinstance(record, Miss) and not files:
+        return
+    listed = {*(files if isinstance(record, Miss) else record.files), RECORD}
+    with explained("delete", location):
+        if not location.is_local:
+            copies.forget(location)
+            copies.prune(location, listed)
+            return
+        disk.delete_files(location.local, listed)
+        if not files and location.local.is_dir():
+            # Others' files are there: the next artifact takes its place beside them.
+            disk.write_file(location.local / RECORD, UNFINISHED)
+
+
+def discard_below(place: Path | Location, files: Collection[str] = ()) -> None:
+    """Delete all artifacts below a directory, and the directories that are then empty.
+
+    Args:
+        place: the directory.
+        files: see `discard`.
+
+    Raises:
+        UserError: something cannot be deleted.
+    """
+    location = Location.of(place)
+    if not location.is_local:
+        for name in copies.directories_with(location, RECORD):
+            discard(location / name if name else location, files)
+        return
+    with explained("delete", location):
+        for directory, _, there in os.walk(location.local, topdown=False):
+            if files or RECORD in there:
+                discard(Path(directory), files)
+            with suppress(OSError):
+                os.rmdir(directory)
 
 
 def _check_replaceable(location: Location, stage: str) -> None:
@@ -185,11 +242,12 @@ def _publish(draft: Path, location: Location, record: _Record) -> Artifact:
         present = _verify(location, known)
         if isinstance(present, Artifact):  # another process may be reading it
             return present
+    ours = {*(known.files if isinstance(known, _Record) else ()), *record.files, RECORD}
     if location.is_local:
-        disk.move_directory(draft, location.local)
+        disk.move_directory(draft, location.local, ours)
         return _artifact(location, location.local, record)
     write_atomic(location / RECORD, UNFINISHED)
-    copies.prune(location, {*record.files, RECORD})
+    copies.prune(location, ours - {*record.files, RECORD})
     copies.upload(draft, [*record.files, RECORD], location)
     path, damage = _copy(location, record, lambda path: os.rename(draft, path))
     if damage:
@@ -200,15 +258,16 @@ def _publish(draft: Path, location: Location, record: _Record) -> Artifact:
 def _read_record(location: Location) -> _Record | Miss:
     try:
         text = read(location / RECORD)
-        return Miss("absent") if text == UNFINISHED else _parse(text)
+        return Miss("absent") if text == UNFINISHED else _parse(text, location)
     except FileNotFoundError:
         return Miss("absent")
     except (ValueError, KeyError, TypeError, AttributeError):
         return Miss(f"damaged: {RECORD} is not as it was written")
 
 
-def _parse(text: bytes) -> _Record:
-    entries = json.loads(text)
+def _parse(text: bytes, location: Location) -> _Record:
+    entries = parse_json(text)
+    check_version(entries.pop("version", VERSION), location / RECORD, VERSION)
     # Records of earlier versions have no checksum.
     expected = entries.pop("checksum", None)
     if expected is not None and expected != fingerprint(entries):
@@ -217,9 +276,8 @@ def _parse(text: bytes) -> _Record:
     inputs, facts, files = (dict(entries.pop(key)) for key in ("inputs", "facts", "files"))
     if entries != {"fingerprint": fingerprint(inputs)}:
         raise ValueError("the inputs are not as they were written")
-    for name in map(PurePosixPath, files):
-        if name.is_absolute() or ".." in name.parts:
-            raise ValueError(f"{name} is not in the artifact")
+    for name in files:
+        check_name(name)
     return _Record(stage, inputs, facts, files)
 
 
@@ -256,10 +314,13 @@ def _copy(
 def _damage(directory: Path, record: _Record) -> str | None:
     for name, expected in record.files.items():
         try:
+            check_inside(directory, name)
             if checksum(directory / name) != expected:
                 return f"{name} is not as it was written"
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return f"{name} is missing"
+        except ValueError as error:
+            return str(error)
     return None
 
 
@@ -270,6 +331,7 @@ def _artifact(location: Location, path: Path, record: _Record) -> Artifact:
 
 def _flush(directory: Path) -> dict[str, dict[str, Any]]:
     """Flush all below `directory` to the disk, and return the checksum of each file."""
+    disk.set_modes(directory)
     entries = sorted(directory.rglob("*"))
     for entry in entries:
         disk.fsync(entry)

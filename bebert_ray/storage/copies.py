@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from pyarrow.fs import FileInfo, FileSelector, FileType, copy_files
@@ -97,14 +97,20 @@ def put(location: Location, write: Callable[[], None]) -> None:
 
 
 def prune(location: Location, names: Collection[str]) -> None:
-    """Delete all files below `location` but the named ones.
+    """Delete the named files below `location`, as far as they are there.
 
     Raises:
         OSError: the store does not answer, or does not allow it.
     """
     for name, info in _list(location).items():
-        if name not in names:
+        if name in names:
             location.filesystem.delete_file(info.path)
+
+
+def directories_with(location: Location, name: str) -> list[str]:
+    """The directories below `location` that hold a file of this name; itself is the empty text."""
+    paths = (PurePosixPath(path) for path in _list(location))
+    return [str(path.parent).removeprefix(".") for path in paths if path.name == name]
 
 
 def _list(location: Location) -> dict[str, FileInfo]:

@@ -11,6 +11,8 @@ import errno
 import os
 import re
 import shutil
+import stat
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -45,10 +47,11 @@ def write_file(path: Path, content: bytes) -> None:
     fsync(path.parent)
 
 
-def move_directory(draft: Path, path: Path) -> None:
+def move_directory(draft: Path, path: Path, ours: Collection[str] = ()) -> None:
     """Put a complete directory in the place of the one there may be.
 
     No file system swaps directories portably: for a moment, between two renames, there is none.
+    The files of the old one that are not `ours` are moved into the new one.
 
     Raises:
         OSError: it cannot be moved. The old one is there still, and so is `draft`.
@@ -71,7 +74,62 @@ def move_directory(draft: Path, path: Path) -> None:
             os.rename(old, path)
         raise
     fsync(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        delete_files(old, ours)
+        _move_files(old, path)
+
+
+def delete_files(directory: Path, names: Collection[str]) -> None:
+    """Delete files and drafts in a directory, and what directories are then empty."""
+    for name in names:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            (directory / name).unlink()
+    for place, _, files in os.walk(directory, topdown=False):
+        for name in filter(is_draft, files):
+            with suppress(OSError):
+                os.unlink(os.path.join(place, name))
+        with suppress(OSError):
+            os.rmdir(place)
+
+
+def _move_files(source: Path, target: Path) -> None:
+    """Move what is in a directory to another one, which lacks it, and delete the first."""
+    for place, _, files in os.walk(source, topdown=False):
+        for name in files:
+            here = Path(place, name)
+            there = target / here.relative_to(source)
+            with suppress(OSError):
+                there.parent.mkdir(parents=True, exist_ok=True)
+                if not there.exists():
+                    os.rename(here, there)
+        with suppress(OSError):
+            os.rmdir(place)
+
+
+def set_modes(directory: Path, pattern: str = "*") -> None:
+    """Give files the mode that the umask allows, as of any new file; safetensors writes 0600.
+
+    Args:
+        directory: with the files, at any depth. Those with several names are left as they are: the
+            other names may be others' files.
+        pattern: which files.
+    """
+    probe = directory / draft_name("mode")
+    probe.touch()
+    try:
+        mode = probe.stat().st_mode & 0o666
+    finally:
+        probe.unlink()
+    for entry in directory.rglob(pattern):
+        status = entry.lstat()
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            os.chmod(entry, mode)
+
+
+def is_narrow(path: Path, directory: Path) -> bool:
+    """Whether a file keeps readers out that may read in a directory."""
+    readers = stat.S_IRGRP | stat.S_IROTH
+    return bool(directory.stat().st_mode & ~path.stat().st_mode & readers)
 
 
 def fsync(path: Path) -> None:

@@ -16,7 +16,7 @@ from pyarrow.fs import FileSelector, FileType, copy_files
 
 from bebert_ray.errors import UserError
 from bebert_ray.storage import copies, disk
-from bebert_ray.storage.location import Location, explained, unusable
+from bebert_ray.storage.location import Location, explained, make_directory, unusable
 
 
 def read(place: Path | Location) -> bytes:
@@ -88,7 +88,7 @@ def keep(place: Path | Location, content: bytes) -> bool:
 def write_atomic(place: Path | Location, content: str | bytes) -> None:
     """Write a file such that any reader, at any time, sees the old content or the new, complete.
 
-    Text is written as UTF-8. Parent directories are made.
+    Text is written as UTF-8. Parent directories are made, but not `Location.root`.
 
     Raises:
         UserError: it cannot be written. The old content is there still.
@@ -103,7 +103,7 @@ def write_atomic(place: Path | Location, content: str | bytes) -> None:
 
     with explained("write", location):
         if location.is_local:
-            location.local.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(location.parent)
             disk.write_file(location.local, content)
         else:
             copies.put(location, write_stream)
@@ -163,8 +163,10 @@ def sweep(place: Path | Location) -> None:
             shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
 
 
-def link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path | Location) -> None:
     """Have an artifact on the local disk appear at a second place, complete or not at all.
+
+    It takes the place of what is there of the same names; other files stay.
 
     Hard links will do: artifacts are never written to, only replaced. Where the disk has none, the
     files are copied.
@@ -172,11 +174,14 @@ def link(source: Path, target: Path) -> None:
     Raises:
         UserError: the disk is full, permission is missing or the like.
     """
-    draft = target.with_name(disk.draft_name(target.name))
-    with explained("write", Location.of(target)):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    location = Location.of(target)
+    place = location.local
+    draft = place.with_name(disk.draft_name(place.name))
+    with explained("write", location):
+        make_directory(location.parent)
         shutil.copytree(source, draft, copy_function=link_or_copy)
-        os.rename(draft, target)
+        files = {path.relative_to(source).as_posix() for path in source.rglob("*")}
+        disk.move_directory(draft, place, files)
 
 
 @contextmanager
@@ -200,7 +205,8 @@ def lock(place: Path | Location, patience: float = 0.0) -> Iterator[None]:
     directory = location.local
     with explained("lock", location):
         directory.mkdir(parents=True, exist_ok=True)
-        file = os.open(directory / copies.LOCK, os.O_RDWR | os.O_CREAT)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        file = os.open(directory / copies.LOCK, flags, 0o666)
     try:
         with explained("lock", location):
             deadline = time.monotonic() + patience
@@ -226,7 +232,7 @@ def check_unlocked(place: Path | Location) -> None:
     if not location.is_local:
         return
     try:
-        file = os.open(location.local / ".lock", os.O_RDONLY)
+        file = os.open(location.local / ".lock", os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
         return  # not there yet; what else is wrong is found when it is locked
     try:
@@ -248,9 +254,12 @@ def _in_use(directory: Path, file: int) -> UserError:
 def link_or_copy(source: str | Path, target: str | Path) -> None:
     """Have a file appear at a second place, as a hard link where the disk allows it.
 
-    Only for files that are replaced, never written to.
+    Only for files that are replaced, never written to. A file that others may not read, though the
+    umask lets them, is copied.
     """
     try:
+        if disk.is_narrow(Path(source), Path(target).parent):
+            raise PermissionError
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)

@@ -17,6 +17,10 @@ def fingerprint(value: Any) -> str:
 
     Raises:
         TypeError, ValueError: `value` is not JSON, for which NaN and infinity are not numbers.
+
+    Examples:
+        >>> fingerprint({"a": 1, "b": (2,)}) == fingerprint({"b": [2], "a": 1})
+        True
     """
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
@@ -26,6 +30,10 @@ def hash_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
 
     Raises:
         ValueError: an array holds Python objects, which have no bytes of their own.
+
+    Examples:
+        >>> hash_arrays({"x": np.zeros(2)}) == hash_arrays({"x": np.zeros((2, 1))})
+        False
     """
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
@@ -44,7 +52,12 @@ def checksum(path: Path) -> dict[str, Any]:
 
 
 def canonical(value: Any) -> str:
-    """The one spelling, in JSON, of equal values."""
+    """JSON in which equal values have equal text.
+
+    Examples:
+        >>> canonical({"b": (1, 2), "a": None})
+        '{"a":null,"b":[1,2]}'
+    """
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -12,7 +14,7 @@ from pyarrow.fs import FileSystem, LocalFileSystem
 from safetensors import SafetensorError
 
 from bebert_ray.errors import UserError
-from bebert_ray.paths import check_utf8, expand
+from bebert_ray.paths import check_no_secret, check_utf8, expand, hidden
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,14 @@ class Location:
         filesystem: the file system it is in.
         path: its name in there.
         text: what people call it: the absolute path if it is local, the URI if not.
+        root: the local directory, this one or above, that writers must find there; they make the
+            directories below it, and never it again. None: they make all that are missing.
     """
 
     filesystem: FileSystem = field(compare=False, repr=False)
     path: str = field(compare=False, repr=False)
     text: str
+    root: str | None = field(default=None, compare=False, repr=False)
 
     @staticmethod
     def parse(text: str) -> Location:
@@ -40,7 +45,12 @@ class Location:
         Raises:
             UserError: the path is not UTF-8, or its home directory is not known; the URI is wrong,
                 names no bucket or holds a password, or there is no file system of its kind.
+            UserError: the text holds what is no path or what may be a secret, the URI is wrong or
+                names no bucket, or there is no file system of its kind.
         """
+        check_no_secret(text)
+        if "\0" in text:
+            raise UserError(f"{text[:100]!r} holds a NUL byte; give a path or a URI")
         if "://" not in text:
             return Location.of(Path(expand(text)))
         if "#" in text or not text.isprintable():
@@ -49,15 +59,11 @@ class Location:
                 " write %23 for #"
             )
         try:
-            if urlsplit(text).password:
-                raise UserError(
-                    "a URI is shown and recorded: leave the password out, and give it in the "
-                    "environment, as AWS_SECRET_ACCESS_KEY or what the store has for it"
-                )
             filesystem, path = FileSystem.from_uri(text)
         except (OSError, ValueError) as error:
+            reason = hidden(str(error).splitlines()[0])[:200]
             raise UserError(
-                f"{text} cannot be used: {str(error).splitlines()[0]}; give a directory or a URI "
+                f"{hidden(text)[:200]} cannot be used: {reason}; give a directory or a URI "
                 "such as s3://bucket/run (also gs, abfs, hdfs, file)"
             ) from error
         if isinstance(filesystem, LocalFileSystem):
@@ -86,9 +92,13 @@ class Location:
     def __str__(self) -> str:
         return self.text
 
+    def rooted(self) -> Location:
+        """The same directory, which writers must find there, and do not make again."""
+        return replace(self, root=self.path) if self.is_local else self
+
     def __truediv__(self, name: str) -> Location:
         if self.is_local:
-            return Location.of(self.local / name)
+            return replace(Location.of(self.local / name), root=self.root)
         parts = urlsplit(self.text)
         uri = urlunsplit(parts._replace(path=f"{parts.path}/{quote(name)}"))
         return Location(self.filesystem, f"{self.path}/{name}", uri)
@@ -102,7 +112,7 @@ class Location:
     def parent(self) -> Location:
         """The directory it is in."""
         if self.is_local:
-            return Location.of(self.local.parent)
+            return replace(Location.of(self.local.parent), root=self.root)
         parts = urlsplit(self.text)
         uri = urlunsplit(parts._replace(path=parts.path.rpartition("/")[0]))
         return Location(self.filesystem, self.path.rpartition("/")[0], uri)
@@ -124,6 +134,45 @@ class Location:
         return Path(self.path)
 
 
+def make_directory(location: Location) -> None:
+    """Make a local directory that may be there; in an object store there are none.
+
+    Below `Location.root` it is made step by step, and through no symbolic link.
+
+    Raises:
+        FileNotFoundError: the root is gone.
+        OSError: it cannot be made.
+    """
+    if not location.is_local:
+        return
+    root = None if location.root is None else Path(location.root)
+    if root is None or not location.local.is_relative_to(root):
+        try:
+            location.local.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise NotADirectoryError(
+                errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(location.local)
+            ) from None
+        return
+    if not root.is_dir():
+        raise FileNotFoundError(errno.ENOENT, _GONE, str(root))
+    place = root
+    for part in location.local.relative_to(root).parts:
+        place /= part
+        if place.is_symlink():
+            raise OSError(errno.ELOOP, "is a symbolic link, and is not written through", str(place))
+        try:
+            with suppress(FileExistsError):
+                place.mkdir()
+        except FileNotFoundError:
+            raise FileNotFoundError(errno.ENOENT, _GONE, str(root)) from None
+    if not place.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "is no directory", str(place))
+
+
+_GONE = "the directory is gone, and is not made again; put it back and give the command again"
+
+
 @contextmanager
 def explained(verb: str, location: Location) -> Iterator[None]:
     """Tell people of errors of the file system: what could not be done where, and what to do.
@@ -143,6 +192,8 @@ def unusable(verb: str, location: Location, error: Exception) -> UserError:
     culprit = getattr(error, "filename", None)
     if culprit and str(culprit) != location.path:
         reason += f" ({culprit})"
+    if reason.startswith(_GONE):
+        return UserError(f"cannot {verb} {location}: {reason}")
     if location.is_local:
         todo = "Make room or set the permissions right"
     elif isinstance(error, OSError) and error.errno is None:  # the store's, not the system's

@@ -22,6 +22,7 @@ from bebert_ray.pipeline.driver import found
 from bebert_ray.pipeline.evaluate import ensemble_scores
 from bebert_ray.pipeline.layout import Layout
 from bebert_ray.pipeline.members import Ensemble, Member, vote_alphas
+from bebert_ray.pipeline.ownership import clear_run
 from bebert_ray.pipeline.prepare import Prepared
 from bebert_ray.pipeline.results import to_json
 from bebert_ray.pipeline.steps import Step, model_step
@@ -34,16 +35,17 @@ from bebert_ray.storage import (
     keep,
     link,
     read,
-    remove,
     write_atomic,
 )
+from bebert_ray.storage.records import sealed
+from bebert_ray.sweeps.directory import ENSEMBLE
 from bebert_ray.sweeps.records import Record, best_of, pareto_front, write_record
 from bebert_ray.sweeps.settings import Sweep
 from bebert_ray.training.encoder import leave_encoder
 
 AS_TRAINED, UNIFORM, SWEPT = "its own alphas", "uniform alphas", "swept alphas"
 SELECTED = "selected"
-BEST, ENSEMBLE = "best", "ensemble.json"
+BEST = "best"
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +236,7 @@ def keep_best(outcome: Outcome, shared: Prepared) -> tuple[Prepared, Step] | Non
             for (record, member), alpha in zip(winner.members, winner.alphas, strict=True)
         ],
     }
-    text = to_json(facts, indent=2).encode()
+    text = to_json(sealed(facts, "bebert-ensemble", 1), indent=2).encode()
     positions = range(len(winner.members))
     places = [Layout(directory).member(position) for position in positions]
     whole = all(
@@ -242,9 +244,9 @@ def keep_best(outcome: Outcome, shared: Prepared) -> tuple[Prepared, Step] | Non
         for place, (_, member) in zip(places, winner.members, strict=True)
     )
     if not (whole and exists(directory / ENSEMBLE) and read(directory / ENSEMBLE) == text):
-        remove(directory)
+        clear_run(directory)
         for place, (_, member) in zip(places, winner.members, strict=True):
-            link(member.artifact.path, place.local)
+            link(member.artifact.path, place)
         write_atomic(directory / ENSEMBLE, text)
     if config.export.remainder == "none":
         return None

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 
 from bebert_ray.config import differing_keys
 from bebert_ray.config.recipes import kind_of
 from bebert_ray.errors import UserError
 from bebert_ray.pipeline.config_file import is_kept
 from bebert_ray.pipeline.driver import make_plan
-from bebert_ray.pipeline.layout import LOCK, REPORT, RESULTS
+from bebert_ray.pipeline.layout import CONFIG, LOCK, REPORT, RESULTS
+from bebert_ray.pipeline.ownership import clear_run, remove_empty
 from bebert_ray.pipeline.prepare import Prepared
 from bebert_ray.pipeline.results import to_json
-from bebert_ray.storage import Miss, keep, names, read, remove
+from bebert_ray.storage import Location, Miss, keep, names, read, remove
 from bebert_ray.storage import sweep as sweep_drafts
+from bebert_ray.storage.records import NewerVersion, opened, sealed
 from bebert_ray.sweeps.records import Record, read_records
 from bebert_ray.sweeps.settings import Sweep
 
 SETTINGS = "sweep.json"
+ENSEMBLE = "ensemble.json"
+FORMAT, VERSION = "bebert-sweep", 1
+"""Of the settings."""
 # What may change from one start of a sweep to the next: no figure of a trial depends on it.
 FREE_KEYS = (
     *("sweep.", "run.resources.", "run.export.", "run.output", "run.fresh"),
@@ -50,19 +56,21 @@ def check_directory(sweep: Sweep) -> None:
         return
     if sweep.config.fresh and is_kept(directory / "shared"):
         return  # a sweep of ours, whatever its settings
+    place = directory / SETTINGS
     try:
-        old = json.loads(read(directory / SETTINGS))
-        if not {"run", "sweep", "space"} <= old.keys():
-            raise ValueError("it was not written by bebert_ray")
+        old = opened(read(place), place, FORMAT, VERSION)
         changed = [
             f"  {key}: {before!r} there, {now!r} here"
-            for key, before, now in differing_keys(old, json.loads(_text(sweep)))
+            for key, before, now in differing_keys(old, json.loads(to_json(sweep.to_dict())))
             if not key.startswith(FREE_KEYS)
         ]
-    except (ValueError, AttributeError) as error:
+    except NewerVersion:
+        raise
+    except (UserError, ValueError, AttributeError, TypeError) as error:
         raise UserError(
-            f"output: {directory / SETTINGS} is damaged: {error}\nNothing else is lost: delete "
-            "that file, and give the same command again, with the same settings as before."
+            f"output: {str(error)[:200]}\nNothing else is lost: delete {SETTINGS}, and give the "
+            "same command again, with the same settings as before. If it was not written by "
+            "bebert_ray, choose another directory."
         ) from error
     if changed and not sweep.config.fresh:
         listed = "\n".join(changed)
@@ -92,11 +100,45 @@ def open_directory(sweep: Sweep) -> None:
     """Enter the directory, whose lock is held, and empty it if the sweep starts afresh."""
     directory = sweep.directory
     check_directory(sweep)
+    directory.local.mkdir(parents=True, exist_ok=True)
     sweep_drafts(directory)
     if sweep.config.fresh:
-        for name in LEFT:
-            remove(directory / name)
+        _clear(directory)
     keep(directory / SETTINGS, _text(sweep).encode())
+
+
+def _clear(directory: Location) -> None:
+    """Delete what a sweep has made; files of others stay, and so does what MLflow has recorded."""
+    for run in ("shared", "best"):
+        _clear_run(directory / run)
+    trials = directory / "trials"
+    for name in names(trials):
+        if _RECORD.fullmatch(name):
+            remove(trials / name)
+        elif _TRIAL.fullmatch(name) and is_kept(trials / name):
+            _clear_run(trials / name)
+        elif _TRIAL.fullmatch(name):
+            clear_run(trials / name)
+            remove_empty(trials / name)
+    for name in filter(_SEARCH.fullmatch, names(directory / "tune")):
+        remove(directory / "tune" / name)
+    for name in ("trials", "tune"):
+        remove_empty(directory / name)
+    for name in ("best.yaml", RESULTS, REPORT):
+        if name in names(directory):
+            remove(directory / name)
+
+
+def _clear_run(run: Location) -> None:
+    clear_run(run)
+    for name in (CONFIG, ENSEMBLE, LOCK):
+        if name in names(run):
+            remove(run / name)
+    remove_empty(run)
+
+
+_RECORD, _TRIAL = re.compile(r"\d{3,}\.json"), re.compile(r"\d{3,}")
+_SEARCH = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")  # Ray Tune's own records of a search
 
 
 def plan(sweep: Sweep, shared: Prepared) -> dict[str, str]:
@@ -122,4 +164,4 @@ def to_run(sweep: Sweep, records: list[Record]) -> list[Record]:
 
 
 def _text(sweep: Sweep) -> str:
-    return to_json(sweep.to_dict(), indent=2)
+    return to_json(sealed(sweep.to_dict(), FORMAT, VERSION), indent=2)

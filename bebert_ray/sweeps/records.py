@@ -6,19 +6,23 @@ so a sweep goes on after whatever has happened to its driver.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import optuna
 from optuna.trial import TrialState, create_trial
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from bebert_ray.errors import UserError
 from bebert_ray.pipeline.results import to_json
 from bebert_ray.storage import Location, names, read, write_atomic
+from bebert_ray.storage.records import NewerVersion, opened, sealed
 from bebert_ray.sweeps.settings import Sweep
 from bebert_ray.sweeps.space import Point
 
 STUDY = "sweep"
+FORMAT, VERSION = "bebert-trial", 1
+"""Of the records."""
 
 Aims = dict[str, Literal["maximize", "minimize"]]
 SCORE: Aims = {"score": "maximize"}
@@ -62,6 +66,8 @@ class Record:
     note: str = ""
     repeats: int | None = None
 
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+
     @property
     def is_final(self) -> bool:
         """Whether it would come to the same again."""
@@ -79,21 +85,51 @@ class Record:
         return f"trial {self.number:03d}"
 
 
+_RECORD = TypeAdapter(Record)
+
+
 def write_record(sweep: Location, record: Record) -> None:
     """Keep a record, in place of the trial's earlier one."""
-    write_atomic(_place(sweep, f"{record.number:03d}.json"), to_json(asdict(record), indent=2))
+    entries = sealed(asdict(record), FORMAT, VERSION)
+    write_atomic(_place(sweep, _name(record.number)), to_json(entries, indent=2))
 
 
 def read_records(sweep: Location) -> list[Record]:
-    """All records, in order. One that is damaged counts as none: a new trial gets its number."""
-    records = []
-    for name in sorted(names(sweep / "trials")):
-        if name.endswith(".json"):
-            try:
-                records.append(Record(**json.loads(read(_place(sweep, name)))))
-            except (ValueError, TypeError):
-                continue
-    return records
+    """All records, in order.
+
+    Raises:
+        NewerVersion: a newer version of bebert_ray has made one.
+        UserError: one is damaged, or is not that of its trial.
+    """
+    return [
+        read_record(sweep, name)
+        for name in sorted(names(sweep / "trials"))
+        if name.endswith(".json")
+    ]
+
+
+def read_record(sweep: Location, name: str) -> Record:
+    """The record in a file of `trials`; see `read_records`."""
+    place = _place(sweep, name)
+    try:
+        entries = opened(read(place), place, FORMAT, VERSION)
+        try:
+            record = _RECORD.validate_python(entries)
+        except ValidationError as error:
+            raise UserError(f"{place} is damaged: {error.errors()[0]['loc']} is wrong") from error
+        if name != _name(record.number):
+            raise UserError(f"{place} is damaged: it is the record of {record.name}")
+    except NewerVersion:
+        raise
+    except UserError as error:
+        raise UserError(
+            f"{str(error)[:300]}. Delete that file to run its trial again; nothing else is lost"
+        ) from error
+    return record
+
+
+def _name(number: int) -> str:
+    return f"{number:03d}.json"
 
 
 def study_of(
@@ -105,7 +141,7 @@ def study_of(
     """An optuna study of all trials that came to an end.
 
     Args:
-        sweep: says what is searched.
+        sweep: what is searched.
         records: of its trials.
         aims: what is optimised, `score` and perhaps `bits`, and which way.
         storage: where to put it, under the name `STUDY`.

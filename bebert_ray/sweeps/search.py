@@ -42,7 +42,7 @@ def run_sweep(
         RunError: the shared stages failed, or no trial has made an ensemble.
     """
     shared = prepare(sweep.shared())
-    sweep = sweep.with_precision(shared.config.training.precision)
+    sweep = sweep.with_arithmetic(shared.config.training)
     check_directory(sweep)
     check_data(sweep, shared)
     directory = sweep.directory

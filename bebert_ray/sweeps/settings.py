@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from bebert_ray.config import Config, ExportConfig, to_dict
+from bebert_ray.config import Config, to_dict
 from bebert_ray.config.check import RUN, Entry, Schema, build, refuse
 from bebert_ray.config.load import flatten, read_entries
-from bebert_ray.config.schema import Count, Precision
+from bebert_ray.config.schema import Count, TrainingConfig
 from bebert_ray.storage import Location
 from bebert_ray.sweeps.space import Point, Space, corners, own_point, read_space, settings_at
 
@@ -83,7 +83,7 @@ class Sweep:
     @property
     def directory(self) -> Location:
         """Where all of it is kept."""
-        return Location.of(Path(self.config.output))
+        return Location.of(Path(self.config.output)).rooted()
 
     @property
     def size(self) -> int:
@@ -101,10 +101,13 @@ class Sweep:
                 config[key] = config[shared]  # null: as in training
         return own_point(self.space, config)
 
-    def with_precision(self, precision: Precision) -> Sweep:
-        """The sweep with `training.precision: auto` resolved, for all trials alike."""
-        training = replace(self.config.training, precision=precision)
-        given = self.given | {"training.precision": Entry(precision, "this machine")}
+    def with_arithmetic(self, found: TrainingConfig) -> Sweep:
+        """The sweep with `auto` resolved in `training`, for all trials alike."""
+        chosen: dict[str, Any] = {"precision": found.precision, "compile": found.compile}
+        training = replace(self.config.training, **chosen)
+        given = self.given | {
+            f"training.{key}": Entry(value, "this machine") for key, value in chosen.items()
+        }
         return replace(self, config=replace(self.config, training=training), given=given)
 
     def shared(self) -> Config:
@@ -124,10 +127,9 @@ class Sweep:
 
     def prepared(self, shared: Prepared, number: int, point: Point) -> Prepared:
         """The run of a trial, whose input has been checked: it is that of the shared stages."""
-        directory = trial_directory(self.directory, number)
-        not_packed = ExportConfig(remainder="none")  # but for the best, in the end
-        config = replace(self.trial(number, point), export=not_packed)
-        return replace(shared, config=config, directory=directory)
+        directory = trial_directory(self.directory, number).rooted()
+        # The best members alone are packed, in the end.
+        return replace(shared, config=self.trial(number, point), directory=directory, packs=False)
 
     def to_dict(self) -> dict[str, Any]:
         """All settings, in JSON's types."""

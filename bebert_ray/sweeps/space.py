@@ -50,7 +50,7 @@ class Dimension:
     Attributes:
         key: of the run, or one of its sections.
         given: the range as people wrote it.
-        where: they did.
+        where: the file or argument that it is written in, for messages.
         distribution: the same for optuna. Choices of a section are labels.
         settings: what each label stands for, by dotted key; empty unless `key` is a section.
     """

@@ -23,12 +23,12 @@ from bebert_ray.pipeline.shared import link_stages
 from bebert_ray.pipeline.steps import Step
 from bebert_ray.reporting.console import console
 from bebert_ray.run import execute
-from bebert_ray.storage import Artifact, fetch, lock
+from bebert_ray.storage import Artifact, exists, fetch, lock
 from bebert_ray.sweeps.records import read_records
 from bebert_ray.sweeps.settings import Sweep
 from bebert_ray.training.work import Logits
 
-NUMBER = "number"  # stands among what Tune suggests, beside the point
+NUMBER = "number"  # the key of the trial's number among the values that Tune suggests
 FIGURES = ("score", "bits", "members", "seconds", "state", "note")  # of a record, in a report
 
 Report = Callable[[dict[str, Any]], None]
@@ -64,7 +64,7 @@ def run_trial(
             report(figures | {"trained": trained, "repeats": record.number})
             return
     prepared = sweep.prepared(shared, number, point)
-    start = kind_of(prepared.config).start
+    start = kind_of(prepared.config).trunks[0].start
     reports = TrialReports(prepared, fetch(shared.directory / start).facts["bits"], report)
     try:
         run = _train(
@@ -97,9 +97,11 @@ def _train(
     prepared: Prepared, shared: Prepared, allotments: Allotments, reports: TrialReports
 ) -> Run:
     directory = prepared.directory
+    if not exists(shared.directory):
+        raise UserError(f"{shared.directory} is gone, and the trial cannot go on without it")
     # The trial's driver of before may just be ending, if it was killed.
     with lock(directory, patience=PATIENCE):
-        link_stages(shared.directory.local, directory.local)
+        link_stages(shared.directory.local, directory)
         # The workers find their room in the placement group of this process.
         return execute(prepared, allotments, console(stderr=True), on_step=reports.on_step)
 

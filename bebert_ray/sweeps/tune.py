@@ -27,8 +27,8 @@ from bebert_ray.errors import RunError
 from bebert_ray.pipeline.layout import CHECKPOINTS
 from bebert_ray.pipeline.memory import EncoderShape
 from bebert_ray.pipeline.prepare import Prepared
-from bebert_ray.storage import remove
-from bebert_ray.sweeps.directory import to_run
+from bebert_ray.storage import discard_below, exists, names, remove
+from bebert_ray.sweeps.directory import SETTINGS, to_run
 from bebert_ray.sweeps.records import (
     SCORE,
     SCORE_AND_BITS,
@@ -44,6 +44,7 @@ from bebert_ray.sweeps.records import (
 from bebert_ray.sweeps.settings import Sweep, trial_directory
 from bebert_ray.sweeps.space import Point, corners
 from bebert_ray.sweeps.trial import FIGURES, NUMBER, run_trial, trial_allotments
+from bebert_ray.training.checkpoints import STATE
 
 REDUCTION = 2  # ASHA: of the trials at a rung, the better one in so many goes on
 RANDOM = 10  # trials at most that are drawn at random before optuna's model suggests
@@ -69,7 +70,7 @@ def search(sweep: Sweep, shared: Prepared, nodes: list[Node], tell: Tell) -> lis
     if left > 0:
         trainable = tune.with_parameters(_trainable, sweep=sweep, shared=shared, nodes=nodes)
         resources = partial(trial_resources, sweep=sweep, nodes=nodes, shape=shared.shape)
-        with _quiet(), _explained():
+        with _quiet(), _explained(), _not_made_again(sweep):
             tune.Tuner(
                 tune.with_resources(trainable, resources),
                 tune_config=tune.TuneConfig(
@@ -94,7 +95,7 @@ def search(sweep: Sweep, shared: Prepared, nodes: list[Node], tell: Tell) -> lis
     for record in records:
         if record.is_final:
             # Of what was at work when its trial was stopped.
-            remove(trial_directory(sweep.directory, record.number) / CHECKPOINTS)
+            discard_below(trial_directory(sweep.directory, record.number) / CHECKPOINTS, (STATE,))
     return records
 
 
@@ -194,12 +195,32 @@ def _trackers(sweep: Sweep) -> Iterator[tune.Callback]:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Tell in a line what Tune could not go on with: a full disk, say."""
+    """One line on why Tune stopped, such as a full disk."""
     try:
         yield
     except (TuneError, OSError) as error:
         [*_, last] = str(error).strip().splitlines() or [type(error).__name__]
         raise RunError(f"the search broke off: {last}; the same command goes on") from error
+
+
+@contextmanager
+def _not_made_again(sweep: Sweep) -> Iterator[None]:
+    """Undo what Tune does to a directory that is gone: it makes it again for its own records.
+
+    Raises:
+        RunError: it is gone.
+    """
+    try:
+        yield
+    finally:
+        directory = sweep.directory
+        if not exists(directory / SETTINGS):
+            if names(directory) <= {"tune"}:
+                remove(directory)
+            raise RunError(
+                f"{directory} is gone, and is not made again; put it back and give the command "
+                "again"
+            )
 
 
 @contextmanager
@@ -247,7 +268,13 @@ class TrialRecorder(tune.Callback):
         )
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Tune has looked around; it is told if for a while no trial could begin."""
+        """Tune has looked around; it is told if for a while no trial could begin.
+
+        Raises:
+            TuneError: the directory of the sweep is gone.
+        """
+        if not exists(self._sweep.directory / SETTINGS):
+            raise TuneError(f"{self._sweep.directory} is gone, and is not made again")
         now = time.monotonic()
         if any(trial.status == Trial.RUNNING for trial in trials):
             self._idle_since = None

@@ -12,8 +12,19 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from bebert_ray.storage import Artifact, Location, commit, fetch, find, names, remove
+from bebert_ray.storage import (
+    Artifact,
+    Location,
+    commit,
+    discard,
+    discard_below,
+    fetch,
+    find,
+    names,
+)
 from bebert_ray.training import parallel
+
+STATE = "state.safetensors"
 
 
 @dataclass(frozen=True)
@@ -32,7 +43,7 @@ class Checkpoints:
         place: the directory they are in.
         inputs: all that the step's outcome depends on, as JSON.
         earlier: inputs of the steps that this one continues, whose checkpoints serve as well.
-        note: told of checkpoints that are damaged.
+        note: called with a message for each damaged checkpoint.
     """
 
     place: Location
@@ -71,7 +82,7 @@ class Checkpoints:
         having been in a file.
         """
         assert self.found is not None
-        tensors = safetensors.torch.load_file(self.found.path / "state.safetensors")
+        tensors = safetensors.torch.load_file(self.found.path / STATE)
         return State(self.found.facts, {name: tensor.clone() for name, tensor in tensors.items()})
 
     @property
@@ -87,16 +98,16 @@ class Checkpoints:
 
         def write(draft: Path) -> Mapping[str, Any]:
             tensors = {name: tensor.detach().contiguous() for name, tensor in state.tensors.items()}
-            safetensors.torch.save_file(tensors, draft / "state.safetensors")
+            safetensors.torch.save_file(tensors, draft / STATE)
             return facts
 
         commit(self.place / str(max(older, default=-1) + 1), "checkpoint", self.inputs, write)
         for number in older:
-            remove(self.place / str(number))
+            discard(self.place / str(number), (STATE,))
 
     def clear(self) -> None:
         """Delete them all: the step is done."""
-        remove(self.place)
+        discard_below(self.place, (STATE,))
 
     def _numbers(self) -> list[int]:
         return [int(name) for name in names(self.place) if name.isdecimal()]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from bebert_ray.data.batches import collate, epoch_batches, eval_batches
 from bebert_ray.data.columns import Columns
+from bebert_ray.data.copies import Copies
 from bebert_ray.errors import Diverged
 from bebert_ray.nn.layers import BinaryLinear, SplitLinear
 from bebert_ray.nn.quantizers import LEARNED
@@ -43,7 +44,13 @@ class FitSettings:
     max_grad_norm: float = 1.0
     quantizer_learning_rate: float = 1e-4
     latent_rate: float = 1.0
+    copy_share: float = 0.5
     checkpoint_every: int = 500
+    accumulate: int = 1
+    max_steps: int | None = None
+    eval_every: int | None = None
+    patience: int | None = None
+    gradient_checkpointing: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ class Progress:
         learning_rate: of the next step.
         examples_per_second: since this process took the fit up.
         memory: the most that the process has held, in bytes.
-        score: the held-out one, at the end of an epoch only.
+        score: the held-out one, where it was measured.
         round: of a member that trains in rounds, from 0.
         without_gradient: parameters that had no gradient in the whole epoch, at its end.
         flipped: share of the binary weights whose sign is not that of the start, at the end of an
@@ -84,7 +91,9 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on `device`."""
+    """The batch on `device`; a GPU copies it from pinned memory while the CPU goes on."""
+    if device.type == "cuda":
+        batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
@@ -108,10 +117,13 @@ class Fit:
         model: what the losses compute with.
         columns: the training examples; a batch's `index` are their rows.
         settings: epochs, rates, seed.
-        score: measured at the end of each epoch, higher is better; `finish` takes the weights of
-            the last round's best epoch (the earliest of equals). None takes the last.
+        score: measured at the end of each epoch and every `eval_every` steps, higher is better;
+            `finish` takes the weights of the last round's best (the earliest of equals). None takes
+            the last.
         phase: number of the fit, where a step has several; part of the state.
         flipped: measured at the end of each epoch, see `Progress`.
+        copies: of the training examples. In each epoch one of its copies stands in for an example
+            with probability `copy_share`.
     """
 
     def __init__(
@@ -123,19 +135,25 @@ class Fit:
         score: Callable[[], float] | None = None,
         phase: int = 0,
         flipped: Callable[[], float] | None = None,
+        copies: Copies | None = None,
     ):
+        self._copies = copies
         self._model, self._columns, self._settings = model, columns, settings
         self._score, self._phase, self._flipped = score, phase, flipped
         self._device = device_of(model)
         self._optimizers = make_optimizers(model, settings)
         self._rates = [group["lr"] for group in self._groups()]
         self._steps_per_epoch = math.ceil(len(columns) / settings.batch_size)
-        self._factor = linear_schedule(settings.epochs * self._steps_per_epoch, settings.warmup)
+        most = settings.epochs * self._steps_per_epoch
+        self._steps = min(most, settings.max_steps or most)
+        self._factor = linear_schedule(self._steps, settings.warmup)
         self._epoch = self._step = self._until = 0  # the step counts within the epoch
         self._best_score: float | None = None
-        self._best_epoch = 0
+        self._best_step = self._stale = 0  # steps before the best, scores since
         self._best_weights: dict[str, Tensor] | None = None  # kept once the model moves on
         self._started, self._first_step = time.monotonic(), 0
+        if settings.gradient_checkpointing:
+            model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
         parallel.align_(model)
         torch.manual_seed(settings.seed + parallel.rank())
 
@@ -160,13 +178,17 @@ class Fit:
             report: called every few seconds and at the end of each epoch.
             keep: given the state at the end of each epoch and every `checkpoint_every` steps.
 
+        Ends early after `max_steps` steps of all rounds, and after `patience` scores without a
+        better one.
+
         Raises:
             Diverged: the loss is no longer finite.
         """
         if until > self._until:
             self._until, self._best_score, self._best_weights = until, None, None
+            self._stale = 0
         self._started, self._first_step = time.monotonic(), self._total_steps
-        while self._epoch < until:
+        while self._epoch < until and not self._is_over():
             self._train_epoch(loss, sample_weight, repeats, report, keep)
         self._model.eval()
 
@@ -203,7 +225,8 @@ class Fit:
             "step": self._step,
             "until": self._until,
             "best_score": self._best_score,
-            "best_epoch": self._best_epoch,
+            "best_step": self._best_step,
+            "stale": self._stale,
             "counts": counts,
         }
         return State(facts, tensors)
@@ -226,7 +249,10 @@ class Fit:
             if "cuda" in generators and self._device.type == "cuda":
                 torch.cuda.set_rng_state(generators["cuda"][rank].clone(), self._device)
         self._epoch, self._step, self._until = facts["epoch"], facts["step"], facts["until"]
-        self._best_score, self._best_epoch = facts["best_score"], facts["best_epoch"]
+        self._best_score, self._stale = facts["best_score"], facts.get("stale", 0)
+        # States of version 0.1 name the epoch.
+        before = facts.get("best_epoch", 0) * self._steps_per_epoch
+        self._best_step = facts.get("best_step", before)
         self._best_weights = groups.get("best")
 
     def _groups(self) -> list[dict[str, Any]]:
@@ -235,7 +261,36 @@ class Fit:
 
     @property
     def _total_steps(self) -> int:
-        return self._epoch * self._steps_per_epoch + self._step
+        return min(self._steps, self._epoch * self._steps_per_epoch + self._step)
+
+    def _is_over(self) -> bool:
+        patience = self._settings.patience
+        return self._total_steps == self._steps or (
+            patience is not None and self._stale >= patience
+        )
+
+    def _is_due(self, every: int | None) -> bool:
+        return every is not None and self._total_steps % every == 0
+
+    def _measure(self) -> float | None:
+        """The score of the model as it is; whether it is the best is remembered."""
+        if self._score is None:
+            return None
+        self._model.eval()
+        score, self._stale = self._score(), self._stale + 1
+        if self._best_score is None or score > self._best_score:
+            self._best_score, self._best_step, self._best_weights = score, self._total_steps, None
+            self._stale = 0
+        self._model.train()
+        return score
+
+    def _save_best(self) -> None:
+        # Before the model moves on from the best; until then, the best is the model itself.
+        is_best = self._best_score is not None and self._best_step == self._total_steps
+        if is_best and self._best_weights is None:
+            self._best_weights = {
+                name: tensor.clone() for name, tensor in self._model.state_dict().items()
+            }
 
     def _train_epoch(
         self,
@@ -245,29 +300,35 @@ class Fit:
         report: Callable[[Progress], None],
         keep: Callable[[State], None],
     ) -> None:
-        settings, lengths = self._settings, self._columns.lengths
+        settings, columns = self._settings, self._columns
         rng = np.random.default_rng([settings.seed, self._epoch])
-        batches = epoch_batches(lengths, settings.batch_size, rng, sample_weight, repeats)
+        if self._copies is not None:
+            columns = self._copies.mix(columns, settings.copy_share, rng)
+        batches = epoch_batches(columns.lengths, settings.batch_size, rng, sample_weight, repeats)
+        batches = batches[: self._steps - self._epoch * self._steps_per_epoch]
         losses: list[Tensor] = []  # of the epoch, as far as this process trains it
         reported, last_report = 0, time.monotonic()
-        if self._step == 0 and self._best_score is not None and self._best_epoch == self._epoch:
-            self._best_weights = {
-                name: tensor.clone() for name, tensor in self._model.state_dict().items()
-            }
         whole = self._step == 0
         self._model.train()
         with parameters_without_gradient(self._model) as without_gradient:
             for index in batches[self._step :]:
                 for group, rate in zip(self._groups(), self._rates, strict=True):
                     group["lr"] = rate * self._factor(self._total_steps)
-                batch = to_device(collate(self._columns, index), self._device)
+                self._save_best()
+                batch = to_device(collate(columns, index), self._device)
                 losses.append(train_step(self._model, loss, batch, self._optimizers, settings))
                 self._step += 1
-                if self._step < len(batches) and time.monotonic() - last_report > REPORT_EVERY:
+                if self._step == len(batches):
+                    break
+                score = self._measure() if self._is_due(settings.eval_every) else None
+                if score is not None or time.monotonic() - last_report > REPORT_EVERY:
                     last_report = time.monotonic()
-                    report(self._progress(losses[reported:]))
+                    report(replace(self._progress(losses[reported:]), score=score))
                     reported = len(losses)
-                if self._step < len(batches) and self._total_steps % settings.checkpoint_every == 0:
+                if self._is_over():
+                    keep(self.state())
+                    return
+                if self._is_due(settings.checkpoint_every):
                     keep(self.state())
         progress = replace(
             self._progress(losses), without_gradient=tuple(without_gradient if whole else ())
@@ -275,18 +336,13 @@ class Fit:
         if self._flipped is not None:
             progress = replace(progress, flipped=self._flipped())
         self._epoch, self._step = self._epoch + 1, 0
-        if self._score is not None:
-            self._model.eval()
-            score = self._score()
-            progress = replace(progress, score=score)
-            if self._best_score is None or score > self._best_score:
-                self._best_score, self._best_epoch, self._best_weights = score, self._epoch, None
+        progress = replace(progress, score=self._measure())
         keep(self.state())
         report(progress)
 
     def _progress(self, losses: list[Tensor]) -> Progress:
         loss = torch.stack(losses).mean().item()
-        done, steps = self._total_steps, self._settings.epochs * self._steps_per_epoch
+        done, steps = self._total_steps, self._steps
         if not math.isfinite(loss):
             raise Diverged(f"the loss became {loss} at step {done}; a lower learning rate may help")
         examples = (done - self._first_step) * self._settings.batch_size
@@ -322,15 +378,43 @@ def train_step(
     the whole batch gives.
     """
     batch, part = parallel.share(batch)
-    with autocast(device_of(model), settings.precision):
-        value = loss(batch) * part
-    value.backward()
+    value = accumulate_(model, loss, batch, settings, part)
     parallel.sum_gradients_(model, part)
     clip_gradients_(model, settings.max_grad_norm)
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad()
-    return parallel.total(value.detach())
+    return parallel.total(value)
+
+
+def accumulate_(
+    model: nn.Module, loss: Loss, batch: Batch, settings: FitSettings, part: float = 1.0
+) -> Tensor:
+    """Add up the gradients of a batch, computed in `settings.accumulate` pieces one after another.
+
+    They are those of the whole batch but for rounding and dropout; the memory is that of a piece.
+
+    Returns:
+        The loss times `part`, [].
+    """
+    count, device = min(settings.accumulate, len(batch["index"])), device_of(model)
+    values: list[Tensor] = []
+    rooted = parallel.rooted_parameters(model) if count > 1 else []
+    sums: dict[nn.Parameter, Tensor] = {}
+    for piece in range(count):
+        rows = {name: tensor.tensor_split(count)[piece] for name, tensor in batch.items()}
+        share = len(rows["index"]) / len(batch["index"])
+        with autocast(device, settings.precision):
+            value = loss(rows) * (part * share)
+        value.backward()
+        values.append(value.detach())
+        for parameter in rooted:
+            if parameter.grad is not None:
+                gradient, parameter.grad = parameter.grad * math.sqrt(share), None
+                sums[parameter] = sums[parameter] + gradient if parameter in sums else gradient
+    for parameter, gradient in sums.items():
+        parameter.grad = gradient
+    return values[0] if count == 1 else torch.stack(values).sum()
 
 
 def predict(

@@ -71,15 +71,29 @@ def label_loss(model: BertForSequenceClassification, sample_weight: Tensor | Non
 
 def prediction_loss(
     model: BertForSequenceClassification,
-    teacher_logits: Tensor,
+    teacher: Tensor | BertForSequenceClassification,
     temperature: float,
     sample_weight: Tensor | None = None,
 ) -> Loss:
-    """Learn the teacher's predictions: `teacher_logits` [n, K], one row a training example."""
+    """Learn a teacher's predictions.
+
+    Args:
+        model: the student.
+        teacher: what it has predicted, [n, K], one row a training example; or the model itself,
+            which is asked about each batch (copies of examples have no row).
+        temperature: see `distillation_losses`.
+        sample_weight: [n], see the module.
+    """
+    if not isinstance(teacher, Tensor):
+        teacher.eval()
 
     def loss(batch: Batch) -> Tensor:
         logits = model(**inputs_of(batch)).logits.float()
-        target = teacher_logits[batch["index"]]
+        if isinstance(teacher, Tensor):
+            target = teacher[batch["index"]]
+        else:
+            with torch.no_grad():
+                target = teacher(**inputs_of(batch)).logits.float()
         return weighted_mean(distillation_losses(logits, target, temperature), batch, sample_weight)
 
     return loss
@@ -90,6 +104,7 @@ def hidden_loss(
     teacher: BertForSequenceClassification,
     match: Literal["scores", "directions"] | None = None,
     sample_weight: Tensor | None = None,
+    temperature: float | None = None,
 ) -> Loss:
     """Learn the teacher's inner states, layer by layer; padding does not count.
 
@@ -103,6 +118,8 @@ def hidden_loss(
         teacher: as deep as the student, and with as many heads if anything is to `match`.
         match: what counts beside the hidden states.
         sample_weight: [n], see the module.
+        temperature: learn the teacher's predictions too, in the same pass, with
+            `distillation_losses` of this temperature; None: the inner states alone.
 
     Source: TinyBERT (Jiao et al., 2020), eq. 7 and 8, layer to layer as in TernaryBERT and
     BinaryBERT.
@@ -130,6 +147,9 @@ def hidden_loss(
             losses = losses + sum(
                 direction_losses(a, b, pairs) for a, b in zip(ours, theirs, strict=True)
             )
+        if temperature is not None:
+            logits = output.logits.float()
+            losses = losses + distillation_losses(logits, target.logits.float(), temperature)
         return weighted_mean(losses, batch, sample_weight)
 
     return loss

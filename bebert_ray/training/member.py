@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bebert_ray.boosting.vote import combine
+from bebert_ray.config.recipes import Stage, Trunk
+from bebert_ray.data.copies import Copies
 from bebert_ray.nn.margins import (
     bits_of,
     differing,
@@ -16,12 +20,49 @@ from bebert_ray.nn.margins import (
     redraw_margins_,
     share_differing,
 )
+from bebert_ray.storage import fetch
 from bebert_ray.training.fit import Fit
-from bebert_ray.training.losses import Loss, label_loss, prediction_loss
+from bebert_ray.training.losses import Loss, hidden_loss, label_loss, prediction_loss
 from bebert_ray.training.stages import match_hidden
-from bebert_ray.training.work import Model, Work
+from bebert_ray.training.work import Model, Work, load_logits
 
 OWN = ("warmup", "quantizer_learning_rate")  # what members share with the stages unless it is set
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What tells one training of a binary model from another.
+
+    Attributes:
+        name: what seeds follow from: ("member", 3), or the name of a baseline.
+        trunk: the model that it starts as, and the stage that teaches it.
+        strategy: A, B or C, see `ensemble.strategy`.
+        rounds: number of rounds that its epochs are divided into.
+        times: multiple of the configured epochs.
+        copies: augmented copies of the training examples. Strategy A leaves them out: a copy may
+            no longer have the label of its example, and only a teacher gives it one.
+        target: logits to learn in place of the teacher's predictions, [n, K].
+    """
+
+    name: tuple[object, ...]
+    trunk: Trunk
+    strategy: str
+    rounds: int = 1
+    times: int = 1
+    copies: Copies | None = None
+    target: Tensor | None = None
+
+
+def lesson_of(work: Work, member: int) -> Lesson:
+    """The training of a member of the ensemble."""
+    config, kind = work.config, work.kind
+    strategy, copies = config.ensemble.strategy, None
+    if strategy != "A" and work.splits.copies is not None:
+        own, trunks = config.data.augment.per_member, len(kind.trunks)
+        parts = config.ensemble.members if own else trunks
+        copies = work.copies_of(member % parts, parts)
+    name = ("member", member)
+    return Lesson(name, kind.trunk_of(member), strategy, config.rounds, copies=copies)
 
 
 class MemberTraining:
@@ -34,28 +75,31 @@ class MemberTraining:
 
     Args:
         work: see `Work`; its checkpoints are where the training goes on.
-        member: number of the member, part of its seed.
+        lesson: what is trained.
     """
 
-    def __init__(self, work: Work, member: int):
-        config, stage = work.config, work.config.member
-        seed = work.seed("member", member)
-        self._model = work.parent(work.kind.start)
+    def __init__(self, work: Work, lesson: Lesson):
+        stage, self._lesson = work.config.member, lesson
+        seed = work.seed(*lesson.name)
+        self._model = work.parent(lesson.trunk.start)
         self._start = bits_of(self._model)
         if stage.margins == "random":
-            redraw_margins_(self._model, work.seed("margins", member))
+            redraw_margins_(self._model, work.seed("margins", *lesson.name[-1:]))
         own = {name: value for name in OWN if (value := getattr(stage, name)) is not None}
+        epochs = stage.epochs * lesson.times
         self._settings = replace(
-            work.settings(stage.epochs, stage.learning_rate, stage.batch_size, seed),
+            work.settings(epochs, stage.learning_rate, stage.batch_size, seed),
             latent_rate=stage.latent_rate,
             **own,
         )
-        hidden_epochs = stage.hidden_epochs if config.ensemble.strategy == "C" else 0
+        two_phases = lesson.strategy == "C" and not stage.joint
         self._hidden = replace(
-            self._settings, epochs=hidden_epochs, learning_rate=stage.hidden_learning_rate
+            self._settings,
+            epochs=stage.hidden_epochs * lesson.times if two_phases else 0,
+            learning_rate=stage.hidden_learning_rate,
         )
         self._fit: Fit | None = None
-        self._rounds, self._done = config.rounds, 0
+        self._rounds, self._done = lesson.rounds, 0
 
     def advance(self, work: Work, sample_weight: np.ndarray) -> Model:
         """Train the rounds that are not done yet.
@@ -103,24 +147,80 @@ class MemberTraining:
             match_hidden(
                 work,
                 self._model,
-                work.kind.teacher,
+                self._lesson.trunk.teacher,
                 self._hidden,
+                self._lesson.copies,
                 draw,
                 loss_weight,
                 shown,
                 repeats,
             )
             self._fit = work.open_fit(
-                self._model, self._settings, phase=1, flipped=lambda: self.flipped()["flipped"]
+                self._model,
+                self._settings,
+                phase=1,
+                flipped=lambda: self.flipped()["flipped"],
+                copies=self._lesson.copies,
             )
         until = self._settings.epochs * (round + 1) // self._rounds
         work.advance(self._fit, self._loss(work, loss_weight), until, draw, shown, repeats)
 
     def _loss(self, work: Work, loss_weight: Tensor | None) -> Loss:
-        if work.config.ensemble.strategy == "A":
+        lesson, temperature = self._lesson, work.config.training.temperature
+        if lesson.target is not None:
+            return prediction_loss(self._model, lesson.target, temperature, loss_weight)
+        if lesson.strategy == "A":
             return label_loss(self._model, loss_weight)
-        target, temperature = (
-            work.parent_logits(work.kind.teacher),
-            work.config.training.temperature,
-        )
+        teacher = lesson.trunk.teacher
+        if lesson.strategy == "C" and work.config.member.joint:
+            parent, match = work.parent(teacher), work.kind.match
+            return hidden_loss(self._model, parent, match, loss_weight, temperature)
+        target = work.predictions_of(teacher, lesson.copies)
         return prediction_loss(self._model, target, temperature, loss_weight)
+
+
+def train_single(work: Work, stage: Stage) -> Model:
+    """A baseline of an ensemble: one member, all examples alike, perhaps for more epochs."""
+    start, teacher = stage.parents
+    lesson = replace(
+        lesson_of(work, 0),
+        name=(stage.name,),
+        trunk=Trunk(start, teacher),
+        rounds=1,
+        times=stage.inputs["times"],
+    )
+    return _alone(work, lesson)
+
+
+def train_student(work: Work, stage: Stage) -> Model:
+    """One model back: a member that learns the vote of the ensemble, on the training examples.
+
+    For classification the target is the logarithm of the ensemble's probabilities, whose softmax
+    they are; for regression its prediction. `stage.inputs` are those of the step, with the paths
+    of the `members` and the `alphas`.
+    """
+    members, alphas = stage.inputs["members"], stage.inputs["alphas"]
+    logits = [load_logits(fetch(work.directory / path).path)["train"] for path in members]
+    vote = combine(np.stack(logits), alphas)
+    target = vote if work.splits.task.is_regression else np.log(np.maximum(vote, 1e-12))
+    return _alone(
+        work,
+        Lesson(
+            (stage.name,),
+            Trunk(stage.parents[0], stage.parents[0]),
+            "B",
+            target=torch.from_numpy(target.astype(np.float32)).to(work.device),
+        ),
+    )
+
+
+RIVALS: dict[str, Callable[[Work, Stage], Model]] = {
+    "single": train_single,
+    "student": train_student,
+}
+"""What is trained to be compared with the ensemble; see `config.recipes.Kind.rivals`."""
+
+
+def _alone(work: Work, lesson: Lesson) -> Model:
+    n = len(work.splits.train)
+    return MemberTraining(work, lesson).advance(work, np.full((1, n), 1 / n))

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from bebert_ray.nn.quantizers import LsqQuantizer
+from bebert_ray.nn.quantizers import ElasticQuantizer, LsqQuantizer
 from bebert_ray.training.losses import Batch
 
 BUCKET = 8 * 2**20  # numbers that are added up at a time; in float32, 32 MiB
@@ -111,11 +111,9 @@ def sum_gradients_(model: nn.Module, part: float) -> None:
     """
     if size() == 1:
         return
-    for module in model.modules():
-        # LSQ divides the gradient of its step by the root of the number of activations, of which
-        # a share has fewer; see `functions.lsq`.
-        if isinstance(module, LsqQuantizer) and module.step.grad is not None:
-            module.step.grad.mul_(math.sqrt(part))
+    for parameter in rooted_parameters(model):
+        if parameter.grad is not None:
+            parameter.grad.mul_(math.sqrt(part))
     dense: list[Tensor] = []
     for parameter in model.parameters():
         if parameter.grad is not None and parameter.grad.is_sparse:
@@ -126,6 +124,19 @@ def sum_gradients_(model: nn.Module, part: float) -> None:
         flat = total(torch.cat([gradient.flatten() for gradient in bucket]))
         for gradient, summed in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
             gradient.copy_(summed.view_as(gradient))
+
+
+def rooted_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Those whose gradient is divided by the root of the number of activations.
+
+    A part of a batch has fewer; see `functions.lsq` and `binary.elastic`.
+    """
+    return [
+        parameter
+        for module in model.modules()
+        if isinstance(module, LsqQuantizer | ElasticQuantizer)
+        for parameter in module.parameters(recurse=False)
+    ]
 
 
 def gather(rows: Tensor) -> Tensor:

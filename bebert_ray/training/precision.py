@@ -17,7 +17,7 @@ def fast_precision(gpu: float | None = None) -> Literal["bf16", "fp32"]:
     Args:
         gpu: what a worker gets of a GPU; None: one if this machine has any.
 
-    Example:
+    Examples:
         >>> fast_precision(gpu=1)
         'bf16'
     """

@@ -3,7 +3,8 @@
     checkpoint -> teacher -> half -> ternary -> split -> member (many; see `member`)
                   teacher -> binary [-> binary of fewer bits ...] -> member
 
-Which of the two a run takes is told by its kind, see `kinds`. Nothing here knows of Ray.
+Which of the two a run takes follows from its bits, see `config.recipes`. Nothing here knows of
+Ray.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from bebert_ray.config.bits import Bits
 from bebert_ray.config.recipes import Stage
 from bebert_ray.config.schema import BinaryConfig, HalfConfig, TeacherConfig, TernaryConfig
 from bebert_ray.data.batches import collate, epoch_batches
+from bebert_ray.data.copies import Copies
 from bebert_ray.nn.bert import copy_of, without_dropout
 from bebert_ray.nn.binarize import binarize_
 from bebert_ray.nn.checkpoint import load_classifier, load_encoder
-from bebert_ray.nn.narrow import importance, narrow_
+from bebert_ray.nn.narrow import importance, keep_layers_, narrow_
 from bebert_ray.nn.quantizers import calibrate_
 from bebert_ray.nn.split import split_, ternarize_
 from bebert_ray.training.encoder import fetch_encoder
@@ -45,6 +47,8 @@ def train_teacher(work: Work, stage: Stage) -> Model:
     torch.manual_seed(seed)  # the new classifier
     model = work.place(load_encoder(checkpoint, task.num_labels, dropout))
     model.config._name_or_path = source  # the same in every run directory
+    if config.layers is not None:
+        keep_layers_(model, config.layers)
     return _fit(work, model, label_loss(model), _settings(work, config.teacher, seed))
 
 
@@ -53,12 +57,11 @@ def train_half(work: Work, stage: Stage) -> Model:
     config, [parent] = work.config, stage.parents
     teacher = work.parent(parent)
     model = work.place(copy_of(teacher))
-    if config.width < 1:
-        narrow_(model, config.width, importance(teacher, _losses(work, teacher)))
-    hidden = hidden_loss(model, teacher)
-    prediction = prediction_loss(model, work.parent_logits(parent), config.training.temperature)
+    if stage.width < 1:
+        narrow_(model, stage.width, importance(teacher, _losses(work, teacher)))
+    loss = hidden_loss(model, teacher, temperature=config.training.temperature)
     settings = _settings(work, config.half, work.seed(stage.name))
-    return _fit(work, model, lambda batch: hidden(batch) + prediction(batch), settings)
+    return _fit(work, model, loss, settings, copies=work.copies(stage))
 
 
 def train_ternary(work: Work, stage: Stage) -> Model:
@@ -102,6 +105,7 @@ RECIPES: dict[str, Callable[[Work, Stage], Model]] = {
     "split": split_ternary,
     "binary": train_binary,
 }
+"""Of the stages that all members share; `member.RIVALS` has the baselines."""
 
 
 def match_hidden(
@@ -109,6 +113,7 @@ def match_hidden(
     model: Model,
     teacher: str,
     settings: FitSettings,
+    copies: Copies | None = None,
     sample_weight: np.ndarray | None = None,
     loss_weight: Tensor | None = None,
     round: int | None = None,
@@ -124,6 +129,7 @@ def match_hidden(
         model: trained in place, unless the step's checkpoint is past this phase.
         teacher: the stage whose model teaches.
         settings: with 0 epochs, nothing happens.
+        copies: of training examples, see `Work.copies`.
         sample_weight: [n] sums to 1, to draw examples with; None: every example once an epoch.
         loss_weight: [n] of mean 1, the weight of each example's loss; None: all the same.
         round: for reports.
@@ -132,23 +138,28 @@ def match_hidden(
     if settings.epochs == 0 or work.is_past(0):
         return
     loss = hidden_loss(model, work.parent(teacher), work.kind.match, loss_weight)
-    fit = work.open_fit(model, settings, scored=False)
+    fit = work.open_fit(model, settings, scored=False, copies=copies)
     work.advance(fit, loss, settings.epochs, sample_weight, round, repeats)
 
 
 def _distil(work: Work, stage: Stage, model: Model, section: TernaryConfig | BinaryConfig) -> Model:
-    # In two phases: the hidden states of the first parent, then its predictions.
+    """Distil the first parent: hidden states, then predictions; or both in one phase (`joint`)."""
     [parent], seed = stage.parents, work.seed(stage.name)
+    temperature, copies = work.config.training.temperature, work.copies(stage)
     work.place(model)
     columns = work.splits.train
     first = collate(columns, np.arange(min(len(columns), CALIBRATION_EXAMPLES)))
     calibrate_(model.eval(), to_device(inputs_of(first), work.device))
+    settings = _settings(work, section, seed)
+    if section.joint:
+        loss = hidden_loss(model, work.parent(parent), work.kind.match, temperature=temperature)
+        return _fit(work, model, loss, settings, copies=copies)
     hidden = work.settings(
         section.hidden_epochs, section.hidden_learning_rate, section.batch_size, seed
     )
-    match_hidden(work, model, parent, hidden)
-    loss = prediction_loss(model, work.parent_logits(parent), work.config.training.temperature)
-    return _fit(work, model, loss, _settings(work, section, seed), phase=1)
+    match_hidden(work, model, parent, hidden, copies)
+    loss = prediction_loss(model, work.predictions_of(parent, copies), temperature)
+    return _fit(work, model, loss, settings, phase=1, copies=copies)
 
 
 def _settings(
@@ -157,8 +168,15 @@ def _settings(
     return work.settings(section.epochs, section.learning_rate, section.batch_size, seed)
 
 
-def _fit(work: Work, model: Model, loss: Loss, settings: FitSettings, phase: int = 0) -> Model:
-    fit = work.open_fit(model, settings, phase)
+def _fit(
+    work: Work,
+    model: Model,
+    loss: Loss,
+    settings: FitSettings,
+    phase: int = 0,
+    copies: Copies | None = None,
+) -> Model:
+    fit = work.open_fit(model, settings, phase, copies=copies)
     work.advance(fit, loss, settings.epochs)
     fit.finish()
     return model

@@ -17,12 +17,16 @@ from torch import Tensor
 from transformers import BertForSequenceClassification
 
 from bebert_ray.config import Config
-from bebert_ray.config.recipes import Kind, kind_of
+from bebert_ray.config.recipes import Kind, Stage, kind_of
 from bebert_ray.data.columns import Columns
+from bebert_ray.data.copies import Copies
 from bebert_ray.data.metrics import evaluate, primary
 from bebert_ray.data.tasks import Task
 from bebert_ray.nn.bert import load_model, save_model
+from bebert_ray.nn.compiled import uses_compiler
 from bebert_ray.nn.costs import costs, total
+from bebert_ray.packed.model import finalised
+from bebert_ray.packed.quantizer import Remainder
 from bebert_ray.storage import Artifact, Location, commit, fetch
 from bebert_ray.training import parallel
 from bebert_ray.training.checkpoints import Checkpoints
@@ -48,12 +52,14 @@ class Splits:
         train: what models and weights are fitted to.
         selection: what every choice is made on: a held-out part of train, or dev if asked for.
         dev: the reported splits by name, the main one first.
+        copies: augmented copies of the training examples; None without `data.augment`.
     """
 
     task: Task
     train: Columns
     selection: Columns
     dev: dict[str, Columns]
+    copies: Copies | None = None
 
     def named(self) -> dict[str, Columns]:
         """All splits by the names that logits are stored under."""
@@ -70,8 +76,8 @@ class Work:
         directory: the run directory, which holds the encoder and the artifacts of the stages
             before.
         checkpoints: those of the step at hand.
-        report: told of the progress.
-        predict_split: makes the logits of a whole split; others may help with it.
+        report: called with the progress.
+        predict_split: computes the logits of a whole split, perhaps on several processes.
         device: the GPU that this process was given, or the CPU.
     """
 
@@ -102,6 +108,22 @@ class Work:
             self.device
         )
 
+    def predictions_of(self, stage: str, copies: Copies | None) -> Tensor | Model:
+        """What `losses.prediction_loss` learns from: a finished stage's predictions, [n, K].
+
+        With `copies` it is the stage's model, since copies were not there when it predicted.
+        """
+        return self.parent_logits(stage) if copies is None else self.parent(stage)
+
+    def copies(self, stage: Stage) -> Copies | None:
+        """The augmented copies that a distilled stage trains with; each trunk has its own."""
+        return self.copies_of(stage.trunk, len(self.kind.trunks))
+
+    def copies_of(self, number: int, parts: int) -> Copies | None:
+        """One of so many equal parts of the augmented copies; None if there are no copies."""
+        copies = self.splits.copies
+        return copies if copies is None or parts == 1 else copies.part(number, parts)
+
     def seed(self, *parts: object) -> int:
         """A seed of its own for each part of the run, from the run's seed."""
         text = "/".join(map(str, (self.config.seed, *parts)))
@@ -122,7 +144,13 @@ class Work:
             weight_decay=shared.weight_decay,
             max_grad_norm=shared.max_grad_norm,
             quantizer_learning_rate=shared.quantizer_learning_rate,
+            copy_share=self.config.data.augment.share,
             checkpoint_every=shared.checkpoint_every,
+            accumulate=shared.accumulate,
+            max_steps=shared.max_steps,
+            eval_every=shared.eval_every,
+            patience=shared.patience,
+            gradient_checkpointing=shared.gradient_checkpointing,
         )
 
     def score(self, model: Model) -> Callable[[], float]:
@@ -147,6 +175,7 @@ class Work:
         phase: int = 0,
         scored: bool = True,
         flipped: Callable[[], float] | None = None,
+        copies: Copies | None = None,
     ) -> Fit:
         """A fit that goes on where the step's checkpoint was taken, or begins.
 
@@ -156,9 +185,17 @@ class Work:
             phase: number of the fit within the step; the checkpoint is not past it.
             scored: whether the weights of the best epoch on the selection split are kept.
             flipped: see `Fit`.
+            copies: of training examples; they stand in for them.
         """
-        score = self.score(model) if scored else None
-        fit = Fit(model, self.splits.train, settings, score=score, phase=phase, flipped=flipped)
+        fit = Fit(
+            model,
+            self.splits.train,
+            settings,
+            score=self.score(model) if scored else None,
+            phase=phase,
+            flipped=flipped,
+            copies=copies,
+        )
         found = self.checkpoints.found
         if found is not None and found.facts["phase"] == phase:
             fit.restore(self.checkpoints.load())
@@ -191,6 +228,7 @@ def leave_model(
     stage: str,
     inputs: dict[str, Any],
     more: Mapping[str, Any] | None = None,
+    remainder: Remainder | None = None,
 ) -> tuple[Artifact, Logits]:
     """Leave a trained model at `path` with its logits and scores.
 
@@ -201,20 +239,26 @@ def leave_model(
         stage: name of the stage.
         inputs: all that the outcome depends on, as JSON.
         more: other facts.
+        remainder: of a member, the precision of the file that it ships in: its logits and scores
+            are those of the packed member, see `packed.model.finalised`. The artifact holds the
+            latent weights all the same.
 
     Returns:
         The artifact: `config.json`, `model.safetensors`, `logits.safetensors` (one [n, K] array
-        a split); its facts hold `scores` (all metrics by split), `bits`, `seconds` and `versions`.
+        a split); its facts hold `scores` (all metrics by split), `bits`, `seconds`, `versions` and
+        `compiled`, whether quantizers were (see `nn.compiled`).
         And the logits.
     """
     splits = work.splits.named()
-    logits = _predict_all(work, model, splits, "fp32")
+    scored = model if remainder is None else work.place(finalised(model, remainder))
+    logits = _predict_all(work, scored, splits, "fp32")
     model.cpu()
     facts = {
         "scores": _scores(work, splits, logits),
         "bits": 8 * total(costs(model)).bytes,
         "seconds": work.checkpoints.seconds,
         "versions": versions(),
+        "compiled": uses_compiler(),
     } | dict(more or {})
 
     def write(directory: Path) -> Mapping[str, Any]:

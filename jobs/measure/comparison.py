@@ -43,23 +43,28 @@ class Group:
 
 @dataclass(frozen=True)
 class Gain:
-    """How much better the ensemble is than its mean member.
+    """How much better the ensemble is than something else.
 
     Attributes:
+        over: what it is compared with: its `mean member`, a model of the run, or the mean member of
+            the first group.
         mean: difference of the primary metric, mean over seeds.
         low: lower end of the 95 % interval of the paired bootstrap.
         high: upper end of it.
         examples: in the reported split.
         seeds: number of runs.
         resamples: of the bootstrap.
+        p: two-sided, of no difference: twice the smaller share of resamples on one side of 0.
     """
 
+    over: str
     mean: float
     low: float
     high: float
     examples: int
     seeds: int
     resamples: int
+    p: float
 
 
 def check_comparable(every: Sequence[Results]) -> None:
@@ -124,12 +129,14 @@ def figures(run: Results, sizes: Sequence[int]) -> dict[str, float]:
         sizes: of ensembles; one that has fewer members counts as it is.
 
     Returns:
-        By name: the stages, `start` (the model that members start from), `mean member`, `ensemble
-        of k`, `MB` (of all members, 10^6 bytes), `smaller` (than the teacher), `seconds`.
+        By name: the stages, `start` (the model that members start from), the rivals, `mean
+        member`, `ensemble of k`, `MB` (of all members, 10^6 bytes), `smaller` (than the teacher),
+        `seconds`.
     """
     return {
         **{stage.name: run.headline(stage.scores) for stage in run.stages.values()},
         "start": run.start,
+        **{name: run.headline(rival.scores) for name, rival in run.rivals.items()},
         "mean member": run.mean_member,
         **{
             f"ensemble of {size}": run.headline(run.staged[min(size, len(run.staged)) - 1])
@@ -163,52 +170,83 @@ def seed_rows(group: Group, sizes: Sequence[int]) -> list[dict[str, Any]]:
     return [{"runs": group.name, "seed": run.seed, **figures(run, sizes)} for run in group.runs]
 
 
-def gain(group: Group, resamples: int = RESAMPLES, seed: int = 0) -> Gain | None:
-    """The ensemble's score less the mean of its members' scores, with a paired bootstrap.
+MEAN_MEMBER = "mean member"
 
-    Each resample draws seeds and examples with replacement, the same examples for the ensemble and
-    all members of every seed; the interval holds 95 % of the differences (percentiles).
+
+def gains(
+    group: Group, first: Group | None = None, resamples: int = RESAMPLES, seed: int = 0
+) -> list[Gain]:
+    """The ensemble's score less that of its mean member, and less those of its other models.
+
+    Each resample draws seeds and examples with replacement, the same examples for all models of
+    every seed; the interval holds 95 % of the differences (percentiles).
     Source: Koehn, Statistical significance tests for machine translation evaluation, 2004.
 
     Args:
         group: the runs.
+        first: another group of the same seeds, whose mean member the ensemble is compared with too.
         resamples: how many.
         seed: of the draws.
 
     Returns:
-        The difference; None if a run has no predictions of its members.
+        The differences; none if a run has no predictions of its members.
     """
     if not all(run.member_predictions for run in group.runs):
-        return None
+        return []
+    against = {MEAN_MEMBER: [run.member_predictions for run in group.runs]}
+    for name in group.runs[0].model_predictions:
+        if all(name in run.model_predictions for run in group.runs):
+            against[name] = [[run.model_predictions[name]] for run in group.runs]
+    if first is not None and first is not group:
+        seeds = [run.seed for run in group.runs]
+        if [run.seed for run in first.runs] == seeds and all(
+            run.member_predictions for run in first.runs
+        ):
+            name = f"{MEAN_MEMBER} of {first.name}"
+            against[name] = [run.member_predictions for run in first.runs]
+    return [
+        _gain(
+            name,
+            [_Difference(run, of) for run, of in zip(group.runs, others, strict=True)],
+            resamples,
+            seed,
+        )
+        for name, others in against.items()
+    ]
+
+
+def _gain(over: str, differences: list[_Difference], resamples: int, seed: int) -> Gain:
     rng = np.random.default_rng(seed)
-    differences = [_Difference(run) for run in group.runs]
-    examples = len(group.runs[0].predictions)
-    values = []
-    for _ in range(resamples):
+    examples = differences[0].examples
+    values = np.empty(resamples)
+    for i in range(resamples):
         chosen = rng.integers(len(differences), size=len(differences))
         rows = rng.integers(examples, size=examples)
-        values.append(mean(differences[k](rows) for k in chosen))
+        values[i] = mean(differences[k](rows) for k in chosen)
     low, high = np.quantile(values, INTERVAL)
     everything = np.arange(examples)
     return Gain(
+        over=over,
         mean=mean(difference(everything) for difference in differences),
         low=float(low),
         high=float(high),
         examples=examples,
         seeds=len(differences),
         resamples=resamples,
+        p=min(1.0, 2 * float(min((values <= 0).mean(), (values >= 0).mean()))),
     )
 
 
 class _Difference:
-    """The ensemble's score less the members' mean one, on some rows of the reported split."""
+    """The ensemble's score less the mean one of other models, on some rows of the split."""
 
-    def __init__(self, run: Results):
+    def __init__(self, run: Results, others: Sequence[Sequence[float]]):
         self._task = Task(run.task, ("text",), run.classes, (run.metric,))
         self._metric = run.metric
         self._labels = np.array([label for label, _ in run.predictions])
+        self.examples = len(self._labels)
         ensemble = [prediction for _, prediction in run.predictions]
-        self._predictions = np.array([ensemble, *run.member_predictions])
+        self._predictions = np.array([ensemble, *others])
         self._hits: NDArray[np.float64] | None = None
         if self._metric == "accuracy":  # a mean over examples, and so is the difference
             hits = (self._predictions == self._labels).astype(np.float64)
@@ -230,7 +268,7 @@ class _Difference:
 def summary(groups: Sequence[Group], resamples: int = RESAMPLES) -> dict[str, Any]:
     """All figures as JSON, by group."""
     first, sizes = groups[0].runs[0], ensemble_sizes(groups)
-    gains = [gain(group, resamples) for group in groups]
+    found = [gains(group, groups[0], resamples) for group in groups]
     return {
         "task": first.task,
         "metric": first.metric,
@@ -242,9 +280,9 @@ def summary(groups: Sequence[Group], resamples: int = RESAMPLES) -> dict[str, An
                 "seeds": [run.seed for run in group.runs],
                 "mean": _numbers(row),
                 "by_seed": [_numbers(each) for each in seed_rows(group, sizes)],
-                "gain": None if found is None else asdict(found),
+                "gains": [asdict(gain) for gain in each],
             }
-            for group, row, found in zip(groups, mean_rows(groups), gains, strict=True)
+            for group, row, each in zip(groups, mean_rows(groups), found, strict=True)
         ],
     }
 
@@ -259,15 +297,24 @@ def print_comparison(groups: Sequence[Group], console: Console, resamples: int) 
         rows = [row for group in groups for row in seed_rows(group, sizes)]
         print_rows(rows, console, f"{what}: each seed")
     for group in groups:
-        found = gain(group, resamples)
-        if found is None:
+        found = gains(group, groups[0], resamples)
+        if not found:
             console.print(f"{group.name}: no predictions of the members, no interval")
-        else:
-            console.print(
-                f"{group.name}: ensemble less mean member {found.mean:+.4f}, 95 % interval "
-                f"{found.low:+.4f} to {found.high:+.4f} (paired bootstrap, {found.examples} "
-                f"examples, {found.seeds} seed{'s' if found.seeds > 1 else ''})"
-            )
+            continue
+        print_rows(
+            [
+                {
+                    "ensemble less": gain.over,
+                    "difference": f"{gain.mean:+.4f}",
+                    "95 % interval": f"{gain.low:+.4f} to {gain.high:+.4f}",
+                    "p": f"{gain.p:.3f}",
+                }
+                for gain in found
+            ],
+            console,
+            f"{group.name}: paired bootstrap over {found[0].examples} examples and "
+            f"{found[0].seeds} seed{'s' if found[0].seeds > 1 else ''}",
+        )
 
 
 _FORMATS = {

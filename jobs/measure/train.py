@@ -1,29 +1,28 @@
-"""What a training step of a binary member costs, beside one of the model it replaces.
+"""What a training step costs, of a binary member and of the ternary model before it is split.
 
-Each contestant has a process of its own, and they take turns step by step, so that whatever else
-the machine does slows all of them alike.
+Both are measured with and without a compiler, beside the model that they replace.
+
+Each model has a process of its own. The processes take turns step by step, so that other load on
+the machine slows all of them alike.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import resource
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
+from measure.contestants import Contestant, in_process
+
 EXAMPLES, TOKENS, LABELS = 32, 64, 2
+TERNARY = ("1-1-8", "1-1-4")  # members that are split from a ternary model
 
 
 def train(steps: int, warmup: int, bits: str) -> dict[str, Any]:
-    """A training step of a binary member against one of transformers' own full-width fp32 model.
+    """A training step of a binary member against those of transformers' own full-width model.
 
     Args:
         steps: measured steps of each contestant.
@@ -32,23 +31,38 @@ def train(steps: int, warmup: int, bits: str) -> dict[str, Any]:
 
     Returns:
         Medians: `step_ratio` (member / baseline), `step_ms` of each, `peak_rss_mib` of each
-        process. `baseline_same_malloc` is the baseline in a process with the member's memory
-        settings.
+        process, `first_step_s` of each, which compiles. `member` runs as a run on this machine
+        would by default, `member_eager` without a compiler; so does `ternary`, distilled in hidden
+        states and attention. `baseline` is transformers' model in fp32 with AdamW as it is,
+        `baseline_same_malloc` the same in a process with the member's memory settings, and
+        `baseline_bf16_fused` under bf16 autocast with fused AdamW, where the machine multiplies
+        bf16; else `baseline_fused`, in fp32.
     """
+    from bebert_ray.training.precision import fast_precision
+
+    precision = fast_precision(gpu=0)
     from bebert_ray.cluster.worker import ENVIRONMENT
 
     with tempfile.TemporaryDirectory() as scratch:
-        checkpoint = Path(scratch) / "split"
-        _in_process(_make_member, {}, checkpoint, bits)
+        split = Path(scratch) / "split"
+        in_process(_make_member, {}, split, bits)
+        fused = "baseline_bf16_fused" if precision == "bf16" else "baseline_fused"
         contestants = {
-            "member": _Contestant(_member_step, ENVIRONMENT, checkpoint),
-            "baseline": _Contestant(_baseline_step, {}),
-            "baseline_same_malloc": _Contestant(_baseline_step, ENVIRONMENT),
+            "member": Contestant(_member_step, ENVIRONMENT, split, True),
+            "member_eager": Contestant(_member_step, ENVIRONMENT, split, False),
+            "baseline": Contestant(_baseline_step, {}, "fp32", False),
+            "baseline_same_malloc": Contestant(_baseline_step, ENVIRONMENT, "fp32", False),
+            fused: Contestant(_baseline_step, ENVIRONMENT, precision, True),
         }
+        if bits in TERNARY:
+            contestants["ternary"] = Contestant(_ternary_step, ENVIRONMENT, bits, True)
+            contestants["ternary_eager"] = Contestant(_ternary_step, ENVIRONMENT, bits, False)
         times: dict[str, list[float]] = {name: [] for name in contestants}
+        first: dict[str, float] = {}
         for turn in range(warmup + steps):
             for name, contestant in contestants.items():
                 seconds = contestant.step()
+                first.setdefault(name, seconds)
                 if turn >= warmup:
                     times[name].append(seconds)
             print(f"turn {turn + 1}/{warmup + steps}", file=sys.stderr)
@@ -60,47 +74,13 @@ def train(steps: int, warmup: int, bits: str) -> dict[str, Any]:
         "batch": [EXAMPLES, TOKENS],
         "threads": 1,
         "steps": steps,
+        "precision": precision,
         "step_ratio": round(medians["member"] / medians["baseline"], 4),
         "step_ratio_same_malloc": round(medians["member"] / medians["baseline_same_malloc"], 4),
         "step_ms": {name: round(1e3 * seconds, 1) for name, seconds in medians.items()},
+        "first_step_s": {name: round(seconds, 1) for name, seconds in first.items()},
         "peak_rss_mib": {name: round(peak, 1) for name, peak in peaks.items()},
     }
-
-
-class _Contestant:
-    """A process that takes one training step whenever it is told to."""
-
-    def __init__(
-        self, make: Callable[..., Callable[[], object]], environment: dict[str, str], *args: object
-    ):
-        self.pipe, theirs = multiprocessing.get_context("spawn").Pipe()
-        self.process = _spawn(_serve, environment, theirs, make, *args)
-        self.pipe.recv()  # ready
-
-    def step(self) -> float:
-        """Take a step; its seconds."""
-        self.pipe.send("step")
-        return self.pipe.recv()
-
-    def stop(self) -> float:
-        """End the process; the most memory it ever had, in MiB."""
-        self.pipe.send("stop")
-        peak = self.pipe.recv()
-        self.process.join()
-        return peak
-
-
-def _serve(pipe: Connection, make: Callable[..., Callable[[], object]], *args: object) -> None:
-    import torch
-
-    torch.set_num_threads(1)
-    step = make(*args)
-    pipe.send("ready")
-    while pipe.recv() == "step":
-        started = time.perf_counter()
-        step()
-        pipe.send(time.perf_counter() - started)
-    pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def _batch() -> dict[str, Any]:
@@ -117,73 +97,89 @@ def _batch() -> dict[str, Any]:
     }
 
 
-def _make_member(directory: Path, bits: str) -> None:
-    """The bundled encoder at half width, ternarized and split, as the split stage leaves it."""
+def _model(bits: str) -> Any:
+    """The bundled encoder, ternary at half width, or fully binary at full width."""
     from bebert_ray.config.bits import Bits
-    from bebert_ray.nn.bert import save_model, without_dropout
+    from bebert_ray.nn.bert import without_dropout
+    from bebert_ray.nn.binarize import binarize_
     from bebert_ray.nn.checkpoint import find_checkpoint, load_encoder
     from bebert_ray.nn.narrow import narrow_
     from bebert_ray.nn.quantizers import calibrate_
-    from bebert_ray.nn.split import split_, ternarize_
+    from bebert_ray.nn.split import ternarize_
     from bebert_ray.training.losses import inputs_of
 
-    model = load_encoder(find_checkpoint("bundled"), LABELS, dropout=0.0)
-    narrow_(without_dropout(model), 0.5)
-    ternarize_(model, Bits.parse(bits).activations)
+    model = without_dropout(load_encoder(find_checkpoint("bundled"), LABELS, dropout=0.0))
+    activations = Bits.parse(bits).activations
+    if bits in TERNARY:
+        narrow_(model, 0.5)
+        ternarize_(model, activations)
+    else:
+        binarize_(model, activations)
     calibrate_(model, inputs_of(_batch()))
-    split_(model)
+    return model
+
+
+def _make_member(directory: Path, bits: str) -> None:
+    """Leave the model that a member starts from, as its stage leaves it."""
+    from bebert_ray.nn.bert import save_model
+    from bebert_ray.nn.split import split_
+
+    model = _model(bits)
+    if bits in TERNARY:
+        split_(model)
     directory.mkdir()
     save_model(model, directory)
 
 
-def _member_step(checkpoint: Path) -> Callable[[], object]:
+def _member_step(checkpoint: Path, compile: bool) -> Callable[[], object]:
     from bebert_ray.nn.bert import load_model
-    from bebert_ray.training.fit import FitSettings, make_optimizers, train_step
     from bebert_ray.training.losses import label_loss
 
     model = load_model(checkpoint).train()
-    settings = FitSettings(epochs=1, learning_rate=1e-4)
-    optimizers, loss, batch = make_optimizers(model, settings), label_loss(model), _batch()
+    return _step(model, label_loss(model), compile)
+
+
+def _ternary_step(bits: str, compile: bool) -> Callable[[], object]:
+    from bebert_ray.nn.bert import without_dropout
+    from bebert_ray.nn.checkpoint import find_checkpoint, load_encoder
+    from bebert_ray.nn.narrow import narrow_
+    from bebert_ray.training.losses import hidden_loss
+
+    teacher = without_dropout(load_encoder(find_checkpoint("bundled"), LABELS, dropout=0.0))
+    narrow_(teacher, 0.5)
+    model = _model(bits).train()
+    return _step(model, hidden_loss(model, teacher, "scores"), compile)
+
+
+def _step(model: Any, loss: Any, compile: bool) -> Callable[[], object]:
+    from bebert_ray.nn.compiled import find_compiler, use_compiler_
+    from bebert_ray.training.fit import FitSettings, make_optimizers, train_step
+    from bebert_ray.training.precision import fast_precision
+
+    use_compiler_(compile and find_compiler() is not None)
+    settings = FitSettings(epochs=1, learning_rate=1e-4, precision=fast_precision(gpu=0))
+    optimizers, batch = make_optimizers(model, settings), _batch()
     return lambda: train_step(model, loss, batch, optimizers, settings)
 
 
-def _baseline_step() -> Callable[[], object]:
+def _baseline_step(precision: str, fused: bool) -> Callable[[], object]:
     import torch
     from transformers import BertForSequenceClassification
 
     from bebert_ray.nn.checkpoint import find_checkpoint
+    from bebert_ray.training.fit import autocast
 
     path = find_checkpoint("bundled").path
     model = BertForSequenceClassification.from_pretrained(path, num_labels=LABELS).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, fused=fused or None)
     batch = _batch()
     del batch["index"]
 
     def step() -> None:
         optimizer.zero_grad()
-        model(**batch).loss.backward()
+        with autocast(torch.device("cpu"), precision):
+            loss = model(**batch).loss
+        loss.backward()
         optimizer.step()
 
     return step
-
-
-def _spawn(target: Callable[..., None], environment: dict[str, str], *args: object) -> SpawnProcess:
-    # glibc reads its settings when a process starts: they must be in the environment by then.
-    before = dict(os.environ)
-    os.environ.update(environment)
-    try:
-        process = multiprocessing.get_context("spawn").Process(
-            target=target, args=args, daemon=True
-        )
-        process.start()
-        return process
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def _in_process(target: Callable[..., None], environment: dict[str, str], *args: object) -> None:
-    process = _spawn(target, environment, *args)
-    process.join()
-    if process.exitcode:
-        raise RuntimeError(f"{target.__name__} ended with exit code {process.exitcode}")

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -197,7 +198,7 @@ BAD_VALUES = [
     ("model=5", "model = 5: must be text"),
     ("selection=test", "must be one of holdout, dev"),
     ("output=[a]", 'output = ["a"]: must be text'),
-    ("data.max_train=0", "must be a whole number, at least 2, or null"),
+    ("data.max_train=0", "must be a whole number, at least 2 and at most 1000000000000, or null"),
     ("data.max_length=7", "must be a whole number, at least 8 and at most 512"),
     ("data.max_length=513", "must be a whole number, at least 8 and at most 512"),
     ("data.holdout=1", "must be a number, above 0 and below 1"),
@@ -224,17 +225,17 @@ BAD_VALUES = [
     ("ensemble.method=stacking", "must be one of boosting, bagging"),
     ("ensemble.strategy=a", "must be one of A, B, C"),
     ("ensemble.schedule=parallell", "must be one of sequential, pipelined, parallel"),
-    ("ensemble.rounds=1", "must be a whole number, at least 2, or null"),
-    ("ensemble.rounds=2.0", "must be a whole number, at least 2, or null"),
+    ("ensemble.rounds=1", "must be a whole number, at least 2 and at most 10000, or null"),
+    ("ensemble.rounds=2.0", "must be a whole number, at least 2 and at most 10000, or null"),
     ("ensemble.floor=1.1", "must be a number, at least 0 and at most 1"),
     ("ensemble.learning_rate=0", "must be a number, above 0 and at most 1"),
     ("ensemble.folds=1", "must be a whole number, at least 2"),
     ("training.checkpoint_every=0", "must be a whole number, at least 1"),
     ("resources.max_restarts=-1", "must be a whole number, at least 0"),
     ("resources.stage_workers=0", "must be a whole number, at least 1"),
-    ("resources.stage.cpu=0", "must be a whole number, at least 1, or null"),
+    ("resources.stage.cpu=0", "must be a whole number, at least 1 and at most 10000, or null"),
     ("resources.member.gpu=2", "must be a number, at least 0 and at most 1, or null"),
-    ("resources.member.memory=0", "must be a number, above 0, or null"),
+    ("resources.member.memory=0", "must be a number, above 0 and at most 1e+18, or null"),
     (
         "resources.stage.memory=4 parsecs",
         "a number above 0 or such as 4GB or 512MiB; or null",
@@ -483,7 +484,7 @@ def test_describe_lists_every_key_with_its_default_and_meaning():
         if key not in {"task", "output", "ensemble.schedule"} and not isinstance(value, float):
             assert lines[key][1] == json.dumps(value).strip('"')
     assert lines["task"][1] == "required"
-    assert "[boosting|bagging]" in text
+    assert "[boosting|bagging|uniform]" in text
 
 
 def test_reading_a_config_imports_no_heavy_package():
@@ -512,3 +513,10 @@ def test_memory_is_read_in_units(text, expected):
     config = load_config(None, ["task=mrpc", f"resources.member.memory={text}"])
     assert config.resources.member.memory == expected
     assert parse_config(to_yaml(config), "again") == config
+
+
+def test_a_deep_override_is_refused_soon() -> None:
+    begun = time.process_time()
+    with pytest.raises(UserError, match="nested more than"):
+        load_config(None, ["task=demo", "member.learning_rate=" + "[" * 50_000])
+    assert time.process_time() - begun < 2

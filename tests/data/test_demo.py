@@ -1,12 +1,11 @@
 import hashlib
 import re
 
-import numpy as np
 import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from bebert_ray.data.demo import _NEGATIVE, _POSITIVE, TRAIN_NOISE, demo_corpus
+from bebert_ray.data.demo import _NEGATIVE, _POSITIVE, demo_corpus
 
 
 @pytest.fixture(scope="module")
@@ -20,15 +19,15 @@ def test_golden(corpus):
     for split in (corpus.train, corpus.dev["dev"]):
         digest.update("\n".join(split.texts[0]).encode())
         digest.update(split.labels.astype("<i8").tobytes())
-    assert digest.hexdigest()[:16] == "27af489ac4dd4afd"
+    assert digest.hexdigest()[:16] == "e93d9d1ccfb84902"
 
 
 def test_sizes_and_shape_of_the_sentences(corpus):
     train, dev = corpus.train, corpus.dev["dev"]
-    assert (len(train), len(dev)) == (2000, 600)
+    assert (len(train), len(dev)) == (2000, 2000)
     sentences = train.texts[0] + dev.texts[0]
-    assert len(set(sentences)) == 2600  # no sentence twice, so none on both sides
-    assert all(8 <= len(sentence.split()) <= 20 for sentence in sentences)
+    assert len(set(sentences)) == 4000  # no sentence twice, so none on both sides
+    assert all(4 <= len(sentence.split()) <= 12 for sentence in sentences)
     assert len({word for sentence in sentences for word in sentence.split()}) > 400
     for split in (train, dev):
         assert 0.45 < split.labels.mean() < 0.55
@@ -40,16 +39,6 @@ def test_other_seeds_and_sizes():
     assert (len(small.train), len(small.dev["dev"])) == (30, 10)
 
 
-def test_noise_is_on_train_alone(corpus, monkeypatch):
-    monkeypatch.setattr("bebert_ray.data.demo.TRAIN_NOISE", 0.0)
-    clean = demo_corpus()
-    assert clean.train.texts == corpus.train.texts
-    assert np.mean(clean.train.labels != corpus.train.labels) == pytest.approx(
-        TRAIN_NOISE, abs=0.02
-    )
-    np.testing.assert_array_equal(clean.dev["dev"].labels, corpus.dev["dev"].labels)
-
-
 @pytest.mark.parametrize("n", [1, 2])
 def test_counting_words_does_not_solve_it(corpus, n):
     train, dev = corpus.train, corpus.dev["dev"]
@@ -57,7 +46,7 @@ def test_counting_words_does_not_solve_it(corpus, n):
     model = LogisticRegression(max_iter=500).fit(
         vectorizer.fit_transform(train.texts[0]), train.labels
     )
-    assert model.score(vectorizer.transform(dev.texts[0]), dev.labels) < 0.65
+    assert model.score(vectorizer.transform(dev.texts[0]), dev.labels) < 0.7
 
 
 NOUN = r"the \w+"

@@ -1,11 +1,14 @@
 """The benchmarks run and print what they should; what they measure is not judged here."""
 
 import json
+import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from transformers import BertConfig, BertModel
 
 SCRIPT = Path(__file__).resolve().parents[2] / "jobs" / "benchmark.py"
 
@@ -21,7 +24,7 @@ def figures(job):
     return json.loads(job.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("what", ["train", "control", "schedules", "kinds", "alphas"])
+@pytest.mark.parametrize("what", ["train", "control", "schedules", "kinds", "alphas", "infer"])
 def test_each_has_a_help_of_its_own(what):
     job = benchmark(what, "--help")
     assert job.returncode == 0
@@ -44,6 +47,27 @@ def test_the_speed_of_the_search_for_alphas():
     job = benchmark("alphas", "--members", 0)
     assert job.returncode == 2
     assert "must be 1 or more" in job.stderr
+
+
+@pytest.mark.skipif(find_spec("onnx") is None, reason="needs the extra onnx")
+def test_the_speed_of_packed_models(tmp_path, tiny_checkpoint):
+    config = BertConfig.from_pretrained(tiny_checkpoint, max_position_embeddings=128)
+    BertModel(config).save_pretrained(tmp_path / "encoder")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_checkpoint / name, tmp_path / "encoder")
+    options = ("--threads", 1, "--repeat", 1, "--members", 1, "--kinds", "1-1-4")
+    job = benchmark("infer", *options, "--model", tmp_path / "encoder", "--output", tmp_path)
+    result = figures(job)
+    measured = {(row["engine"], row["model"]) for row in result["rows"]}
+    assert {("torch", "teacher fp32"), ("torch", "1-1-4"), ("onnxruntime", "1-1-4")} <= measured
+    assert len(result["rows"]) == 3 * len(measured)
+    for row in result["rows"]:
+        assert row["ms"] > 0 and row["peak_mib"] > row["model_mib"]
+        assert row["ratio"] == 1 or "teacher" not in row["model"]
+    sizes = {row["model"]: row["file_mb"] for row in result["rows"]}
+    assert sizes["1-1-4"] <= sizes["1-1-4, int8 file"]
+    assert Path(result["picture"]).stat().st_size > 0
+    assert benchmark("infer", "--kinds", "1-1").returncode == 2
 
 
 @pytest.mark.cluster

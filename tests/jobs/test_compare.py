@@ -1,12 +1,13 @@
 """Runs side by side, from their results alone."""
 
 import json
+import re
 from dataclasses import replace
 
 import compare
 import numpy as np
 import pytest
-from measure.comparison import Gain, gain, group_runs, mean_rows
+from measure.comparison import MEAN_MEMBER, Gain, gains, group_runs, mean_rows
 from measure.pareto import pareto_front
 
 from bebert_ray.cli.common import run_job
@@ -103,17 +104,36 @@ def test_an_ensemble_that_ended_early_counts_as_it_is():
 
 def test_the_gain_over_the_mean_member():
     [group] = group_runs([run("a", "seed=1"), run("b", "seed=2", ensemble=0.85)])
-    found = gain(group, resamples=500)
+    [found] = gains(group, resamples=500)
     assert isinstance(found, Gain)
     assert found.mean == pytest.approx(0.875 - 0.75)
     assert found.low < found.mean < found.high
     # Two seeds and 200 examples, of which up to 15 % differ.
     assert 0.02 < found.high - found.low < 0.2
-    assert gain(group, resamples=500) == found
+    assert gains(group, resamples=500) == [found]
+    assert found.p == 0, "a difference of 25 examples in each seed is no chance"
     [even] = group_runs([run("a", ensemble=0.75, members=(0.75, 0.75))])
-    assert gain(even, 100) == Gain(0.0, 0.0, 0.0, 200, 1, 100)
+    assert gains(even, resamples=100) == [Gain(MEAN_MEMBER, 0.0, 0.0, 0.0, 200, 1, 100, 1.0)]
     [none] = group_runs([replace(run("a"), member_predictions=[])])
-    assert gain(none) is None
+    assert gains(none) == []
+
+
+def test_the_gain_over_other_models_and_another_group():
+    labels = LABELS.tolist()
+    wrong = [1 - label for label in labels]
+    half = [*labels[:100], *wrong[100:]]
+    base, other = group_runs(
+        [
+            run("a", "seed=1"),
+            replace(run("b", "seed=1", "bits=1-1-4", ensemble=0.8), model_predictions={"x": half}),
+        ]
+    )
+    found = {gain.over: gain for gain in gains(other, base, resamples=50)}
+    assert set(found) == {MEAN_MEMBER, "x", f"{MEAN_MEMBER} of {base.name}"}
+    assert found["x"].mean == pytest.approx(0.8 - 0.5)
+    assert found[f"{MEAN_MEMBER} of {base.name}"].mean == pytest.approx(0.8 - 0.75)
+    [elsewhere] = group_runs([run("c", "seed=2")])
+    assert len(gains(other, elsewhere, resamples=10)) == 2, "other seeds are no pairs"
 
 
 def test_other_metrics_are_bootstrapped_as_well():
@@ -126,7 +146,7 @@ def test_other_metrics_are_bootstrapped_as_well():
         predictions=list(zip(values.tolist(), (values + noise.mean(0)).tolist(), strict=True)),
         member_predictions=(values + noise).tolist(),
     )
-    found = gain(type(group_runs([run("a")])[0])("x", [results]), resamples=100)
+    [found] = gains(type(group_runs([run("a")])[0])("x", [results]), resamples=100)
     assert 0 < found.mean < 0.2
     assert found.low <= found.mean <= found.high
 
@@ -155,7 +175,8 @@ def test_the_job_prints_tables_and_a_picture(keep, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "sst2, dev accuracy: means over seeds" in text
     assert "sst2, dev accuracy: each seed" in text
-    assert "bits=1-1-4: ensemble less mean member +0.1500, 95 % interval" in text
+    assert "bits=1-1-4: paired bootstrap over 200 examples and 1 seed" in text
+    assert re.search(r"mean member +│ +\+0.1500 │ \+0", text)
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
@@ -170,7 +191,7 @@ def test_the_job_prints_json(keep, capsys):
     assert group["seeds"] == [1, 2]
     assert [row["seed"] for row in group["by_seed"]] == [1, 2]
     assert group["mean"]["ensemble of 2"] == pytest.approx(0.9)
-    assert group["gain"]["seeds"] == 2
+    assert [gain["seeds"] for gain in group["gains"]] == [2]
 
 
 def test_bad_input_is_told_of(keep, tmp_path, capsys):

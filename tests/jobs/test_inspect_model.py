@@ -99,10 +99,12 @@ def test_a_wrong_command_line_ends_with_2(job, arguments):
 @pytest.mark.skipif(find_spec("onnx") is None, reason="needs the extra onnx")
 def test_a_packed_model_is_written_as_onnx(job, packed, tmp_path):
     sizes = {}
-    for weights in ("bits", "nbits"):
-        path = tmp_path / f"{weights}.onnx"
-        code, out, _ = job(export.main, packed.parent, path, "--weights", weights)
+    for weights, engine in (("bits", "onnxruntime"), ("int8", "onnxruntime"), ("bits", "openvino")):
+        path = tmp_path / f"{weights}-{engine}.onnx"
+        options = ("--weights", weights, "--engine", engine)
+        code, out, _ = job(export.main, packed.parent, path, *options)
         assert code == 0
         assert out == f"{path}: {path.stat().st_size / 1e6:.2f} MB\n"
-        sizes[weights] = path.stat().st_size
-    assert sizes["bits"] < sizes["nbits"]
+        sizes[weights, engine] = path.stat().st_size
+    assert sizes["bits", "onnxruntime"] < sizes["int8", "onnxruntime"]
+    assert sizes["bits", "onnxruntime"] != sizes["bits", "openvino"]

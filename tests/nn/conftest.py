@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import BertForSequenceClassification
 
+from bebert_ray.nn import compiled
 from bebert_ray.nn.binarize import binarize_
 from bebert_ray.nn.checkpoint import find_checkpoint, load_encoder
 from bebert_ray.nn.narrow import Importance, narrow_
@@ -55,3 +58,24 @@ def make(tiny_checkpoint: Path, batch: dict[str, Tensor], ranks: Importance) -> 
         return model
 
     return make
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Has functions compiled; skips the test where there is no compiler."""
+    monkeypatch.delenv("CXX")
+    if compiled.find_compiler() is None:
+        pytest.skip("no C++ compiler")
+    if sys.platform == "linux":  # read when inductor is imported, which may have been before
+        import_module("torch._inductor.config").cpp.cxx = (None, "g++")
+    compiled.use_compiler_(True)
+    yield
+    compiled.use_compiler_(False)
+
+
+@pytest.fixture(params=["eager", pytest.param("compiled", marks=pytest.mark.slow)])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Functions as they are and compiled, small inputs as well."""
+    if request.param == "compiled":
+        request.getfixturevalue("compiler")
+        monkeypatch.setattr(compiled, "SMALLEST", 0)

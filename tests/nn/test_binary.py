@@ -33,6 +33,7 @@ def test_no_golden_case_is_left_out(golden: Golden) -> None:
     assert cases == {"linear", "embedding", "binary_act", "bool_act"}
 
 
+@pytest.mark.usefixtures("kernels")
 def test_linear_agrees_with_the_published_one(golden: Golden) -> None:
     case = {name: golden[f"bibert/linear/{name}"] for name in ("x", "weight", "bias", "grad_out")}
     x, weight, bias = leaf(case["x"]), leaf(case["weight"]), leaf(case["bias"])
@@ -43,6 +44,7 @@ def test_linear_agrees_with_the_published_one(golden: Golden) -> None:
     assert_golden(weight.grad, golden["bibert/linear/grad_weight"])
 
 
+@pytest.mark.usefixtures("kernels")
 def test_embedding_agrees_with_the_published_one(golden: Golden) -> None:
     weight = leaf(golden["bibert/embedding/weight"])
     ids = torch.from_numpy(golden["bibert/embedding/ids"])
@@ -52,6 +54,7 @@ def test_embedding_agrees_with_the_published_one(golden: Golden) -> None:
     assert_golden(weight.grad, golden["bibert/embedding/grad_weight"])
 
 
+@pytest.mark.usefixtures("kernels")
 def test_activations_agree_with_the_published_ones(golden: Golden) -> None:
     x = leaf(golden["bibert/bool_act/x"])
     out = boolean(x)

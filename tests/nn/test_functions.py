@@ -65,6 +65,7 @@ def test_no_golden_case_is_left_out(golden: Golden) -> None:
 
 @pytest.mark.parametrize("kind", WEIGHTS)
 @pytest.mark.parametrize("rows", GRANULARITY)
+@pytest.mark.usefixtures("kernels")
 def test_weights_as_published(golden: Golden, kind: str, rows: str) -> None:
     weight = leaf(golden["w/weight"])
     out = WEIGHTS[kind](weight, per_row=GRANULARITY[rows])
@@ -76,6 +77,7 @@ def test_weights_as_published(golden: Golden, kind: str, rows: str) -> None:
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("kind", SYMMETRY)
 @pytest.mark.parametrize("rows", GRANULARITY)
+@pytest.mark.usefixtures("kernels")
 def test_uniform_as_published(golden: Golden, kind: str, bits: int, rows: str) -> None:
     x, clip = leaf(golden["a/x"]), leaf(torch.tensor(CLIP))
     out = uniform(x, clip, bits, SYMMETRY[kind], per_row=GRANULARITY[rows])
@@ -88,6 +90,7 @@ def test_uniform_as_published(golden: Golden, kind: str, bits: int, rows: str) -
 
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("kind", SYMMETRY)
+@pytest.mark.usefixtures("kernels")
 def test_lsq_as_published(golden: Golden, kind: str, bits: int) -> None:
     case, symmetric = f"a/{kind}lsq{bits}", SYMMETRY[kind]
     x = leaf(golden[f"{case}/x"])

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import BertForSequenceClassification
 
-from bebert_ray.nn.narrow import Importance, importance, kept_count, narrow_
+from bebert_ray.nn.narrow import Importance, importance, keep_layers_, kept_count, narrow_
 
 Make = Callable[..., BertForSequenceClassification]
 Batch = dict[str, Tensor]
@@ -116,3 +116,15 @@ def test_importance_is_the_gradient_of_explicit_masks(make: Make, batch: Batch) 
     for mine, other in zip([*ours.heads, *ours.neurons], theirs, strict=True):
         assert other.abs().max() > 1e-4
         torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-6)
+
+
+def test_the_first_layers_are_kept(make: Make) -> None:
+    model = make()
+    layers: Any = model.bert.encoder.layer
+    first = layers[0]
+    keep_layers_(model, 1)
+    kept: Any = model.bert.encoder.layer
+    assert list(kept) == [first]
+    assert model.config.num_hidden_layers == 1
+    with pytest.raises(ValueError, match="has 1 layers, not 2"):
+        keep_layers_(model, 2)

@@ -39,12 +39,11 @@ def test_bits_are_those_of_numpy_and_come_back(rows: int, columns: int, seed: in
 
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("columns", [16, 13])
-def test_a_packed_linear_gives_the_same_bits(columns: int, bits: int) -> None:
+def test_a_packed_linear_computes_the_same_but_for_rounding(columns: int, bits: int) -> None:
     layer, x = split_linear(columns, 8, bits), torch.randn(2, 3, columns)
     packed = PackedLinear(layer)
-    assert torch.equal(packed(x), layer(x))
-    again = PackedLinear(packed)
-    assert torch.equal(again(x), layer(x))
+    torch.testing.assert_close(packed(x), layer(x), atol=1e-6, rtol=1e-6)
+    assert torch.equal(PackedLinear(packed)(x), packed(x))
 
 
 @pytest.mark.parametrize("columns", [16, 13])
@@ -61,7 +60,7 @@ def test_a_latent_of_zero_counts_as_positive_on_both_sides() -> None:
     with torch.no_grad():
         layer.weight_1[0, :5] = 0.0
         layer.weight_2[3] = -0.0
-    assert torch.equal(PackedLinear(layer)(x), layer(x))
+    torch.testing.assert_close(PackedLinear(layer)(x), layer(x), atol=1e-6, rtol=1e-6)
 
 
 def test_an_embedding_unpacks_no_more_than_the_rows_looked_up() -> None:
@@ -97,7 +96,7 @@ def test_a_packed_model_computes_and_costs_the_same(
     model = member(bits=bits)
     expected, counted = model(**batch).logits, costs(model)
     pack_(model)
-    assert torch.equal(model(**batch).logits, expected)
+    torch.testing.assert_close(model(**batch).logits, expected, atol=1e-5, rtol=0)
     assert costs(model) == counted
     held = sum(b.nbytes for name, b in model.named_buffers() if "bits." in name)
     sums = total(counted)

@@ -12,6 +12,8 @@ import pytest
 
 from bebert_ray.cluster.worker import Worker
 from bebert_ray.config import load_config
+from bebert_ray.data.copies import COPIES
+from bebert_ray.pipeline.augmentation import load_copies
 from bebert_ray.pipeline.driver import Run, found, results
 from bebert_ray.pipeline.members import keep_weights
 from bebert_ray.pipeline.prepare import Prepared, open_run, prepare
@@ -45,6 +47,8 @@ class Runner:
         prepared = self.prepare(*overrides, output=output)
         splits = open_run(prepared)
         arrays = {name: columns.to_arrays() for name, columns in splits.items()}
+        if (copies := load_copies(prepared)) is not None:  # made by the test
+            arrays[COPIES] = copies.to_arrays()
         self.taken.clear()
         self.events.clear()
         run = Run(prepared, splits, tell)

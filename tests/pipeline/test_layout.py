@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bebert_ray.pipeline.layout import (
     LEFT,
+    RIVAL_NAMES,
     STAGE_NAMES,
     Layout,
     Part,
@@ -60,6 +61,7 @@ def test_all_that_a_run_leaves_is_known_as_such():
     places = [
         *(
             RUN.data,
+            RUN.augmented,
             RUN.encoder,
             RUN.members,
             RUN.weights,
@@ -68,7 +70,8 @@ def test_all_that_a_run_leaves_is_known_as_such():
             RUN.metrics,
             RUN.logs,
         ),
-        *(RUN.results, RUN.scores, RUN.report, *map(RUN.stage, STAGE_NAMES)),
+        *(RUN.robustness, RUN.robustness_curves),
+        *(RUN.results, RUN.scores, RUN.report, *map(RUN.stage, (*STAGE_NAMES, *RIVAL_NAMES))),
     ]
     assert {place.name for place in places} | {"tensorboard"} == LEFT
     assert not LEFT & {RUN.config.name, RUN.lock.name}

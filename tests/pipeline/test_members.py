@@ -168,6 +168,18 @@ def test_parallel_bagging_starts_at_once_and_sequential_bagging_one_by_one():
     assert [member.error for member in sequential.members] == [None] * 3
 
 
+def test_uniform_members_see_all_examples_and_count_the_same():
+    ensemble = make("ensemble.members=3", "ensemble.method=uniform")
+    steps = ensemble.start()
+    assert names(steps) == [f"member 00{i}" for i in range(3)]
+    for step in steps:
+        np.testing.assert_allclose(step.sample_weight, [[1 / N] * N])
+    for step in steps:
+        assert ensemble.advance(*made(step, wrong=range(step.member, N))) == []
+    assert ensemble.finished
+    assert [member.alpha for member in ensemble.members] == [1.0] * 3
+
+
 def test_bagging_ignores_where_boosting_takes_errors_from():
     ensemble = make("ensemble.method=bagging", "ensemble.errors=out_of_fold", "ensemble.members=2")
     assert names(ensemble.start()) == ["member 000", "member 001"]

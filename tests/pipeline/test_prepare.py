@@ -1,14 +1,18 @@
 """What is checked before a run, and how it enters its directory."""
 
+import hashlib
 import json
 import os
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
 from bebert_ray.errors import UserError
+from bebert_ray.pipeline.config_file import HEAD, keep_config
 from bebert_ray.pipeline.prepare import Prepared, load_splits, open_run
 from bebert_ray.storage import Artifact, names
 
@@ -139,6 +143,35 @@ def test_a_project_with_a_config_of_its_own_is_no_run(runner):
     assert sorted(runner.output.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("precision", "compiler", "compile"),
+    [("bf16", "g++", "on"), ("bf16", None, "off"), ("fp32", "g++", "off")],
+)
+def test_what_compiles_and_what_a_run_goes_on_with(
+    runner, monkeypatch, precision, compiler, compile
+):
+    def prepare(found, *overrides):
+        monkeypatch.setattr("bebert_ray.pipeline.prepare.find_compiler", lambda: found)
+        return runner.prepare(f"training.precision={precision}", *overrides)
+
+    begun = prepare(compiler)
+    assert begun.config.training.compile == compile
+    open_run(begun)
+    for found in ("g++", None):  # whatever the machine that goes on has
+        assert prepare(found).config.training.compile == compile
+    other = "off" if compile == "on" else "on"
+    assert prepare(compiler, f"training.compile={other}").config.training.compile == other
+
+
+def test_a_run_of_a_version_that_did_not_compile_goes_on_so(runner, monkeypatch):
+    prepared = runner.prepare("training.precision=bf16")
+    open_run(prepared)
+    training = replace(prepared.config.training, compile="auto")
+    keep_config(replace(prepared.config, training=training), prepared.directory)
+    monkeypatch.setattr("bebert_ray.pipeline.prepare.find_compiler", lambda: "g++")
+    assert runner.prepare("training.precision=bf16").config.training.compile == "off"
+
+
 def test_a_file_in_place_of_the_directory_is_refused(runner):
     runner.output.touch()
     with pytest.raises(UserError, match=r"output: .*run: Not a directory"):
@@ -247,12 +280,60 @@ class TestAnotherRun:
         assert "seed: 7" in (output / "config.yaml").read_text()
 
     def test_fresh_says_what_it_cannot_delete(self, runner, monkeypatch):
-        def fail(path):
+        def fail(path, *_, **__):
             raise PermissionError(13, "Permission denied", str(path))
 
-        monkeypatch.setattr(shutil, "rmtree", fail)
+        monkeypatch.setattr(Path, "unlink", fail)
         with pytest.raises(UserError, match=r"cannot delete .*/run/\w+: Permission denied"):
             open_run(runner.prepare("fresh=true"))
+
+    @pytest.mark.parametrize("place", ["data", "members", "members/000", "weights", "tensorboard"])
+    def test_fresh_keeps_the_files_of_others_wherever_they_are(self, runner, place):
+        mine = runner.output / place / "mine" / "notes.txt"
+        mine.parent.mkdir(parents=True)
+        mine.write_text("mine")
+        run = runner.prepare("fresh=true", "seed=7")
+        open_run(run)
+        assert mine.read_text() == "mine"
+        assert not (runner.output / "members" / "000" / "model.safetensors").exists()
+        assert isinstance(run.find_data(), Artifact)
+
+    def test_a_copied_configuration_makes_no_run(self, runner, tmp_path, snapshot):
+        project = tmp_path / "project"
+        for name in ("data", "logs", "model"):
+            (project / name).mkdir(parents=True)
+            (project / name / "mine.csv").write_text("mine")
+        shutil.copy(runner.output / "config.yaml", project)
+        before = snapshot(project)
+        with pytest.raises(UserError, match="nothing proves that bebert_ray wrote it"):
+            runner.prepare("fresh=true", output=project)
+        assert snapshot(project) == before
+
+    def test_a_stage_of_others_is_refused(self, runner, snapshot):
+        shutil.rmtree(runner.output / "teacher")
+        (runner.output / "teacher").mkdir()
+        (runner.output / "teacher" / "lesson.txt").write_text("mine")
+        before = snapshot(runner.output)
+        for fresh in ("fresh=false", "fresh=true"):
+            with pytest.raises(UserError, match=r"teacher was not written by bebert_ray"):
+                runner.prepare(fresh)
+        assert snapshot(runner.output) == before
+
+    @pytest.mark.parametrize("name", ["config.yaml", "results.json", "data/artifact.json"])
+    def test_what_a_newer_version_made_is_refused_and_stays(self, runner, snapshot, name):
+        path = runner.output / name
+        if name == "config.yaml":
+            body = path.read_text().partition("\n")[2] + "telepathy: true\n"
+            checksum = hashlib.sha256(body.encode()).hexdigest()
+            path.write_text(f"{HEAD}{checksum}\n{body}")
+        elif name == "results.json":
+            path.write_text(json.dumps({"version": 99}))
+        else:
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2}))
+        before = snapshot(runner.output)
+        with pytest.raises(UserError, match="made by a newer version"):
+            open_run(runner.prepare())
+        assert snapshot(runner.output) == before
 
     def test_what_killed_processes_have_left_is_swept(self, runner):
         draft = runner.output / "members" / f".000.{32 * '0'}.tmp"

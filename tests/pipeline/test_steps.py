@@ -21,12 +21,14 @@ EMPTY = Split(([],), np.zeros(0, np.int64))
 UNIFORM = np.full((1, 4), 0.25)
 
 
-def inputs(*overrides, data=None, digest="model", uses=UNIFORM, parents=None):
+def inputs(*overrides, data=None, digest="model", uses=UNIFORM, parents=None, copies=None):
     """Fingerprint of the inputs of every step."""
     config = load_config(None, ["task=sst2", *overrides])
     corpus = Corpus(TASKS["sst2"], EMPTY, {"dev": EMPTY})
     checkpoint = Checkpoint(Path("model"), digest)
-    prepared = Prepared(config, RUN, corpus, checkpoint, data or {"corpus": "x"})
+    prepared = Prepared(
+        config, RUN, corpus, checkpoint, data or {"corpus": "x"}, augmentation=copies
+    )
     made = {
         name: Artifact(Path(name), name, {}, {}, name, Location.of(Path(name))) for name in STAGES
     } | (parents or {})
@@ -38,6 +40,20 @@ def inputs(*overrides, data=None, digest="model", uses=UNIFORM, parents=None):
 def changed(**changes):
     before, after = inputs(), inputs(*changes.pop("overrides", ()), **changes)
     return {stage for stage in before if before[stage] != after[stage]}
+
+
+def test_copies_are_an_input_of_what_is_distilled_with_them():
+    distilled = {"half", "ternary"}
+    assert changed(copies={"copies": 1}) == distilled, "strategy A has labels alone"
+    assert changed(overrides=["ensemble.strategy=B"]) == {"member"}
+
+    def with_copies(*overrides):
+        return inputs("ensemble.strategy=B", *overrides, copies={"copies": 8})
+
+    plain, share = with_copies(), with_copies("data.augment.share=0.9")
+    assert {name for name in plain if plain[name] != share[name]} == {*distilled, "member"}
+    own = with_copies("data.augment.copies=8", "data.augment.per_member=true")
+    assert {name for name in plain if plain[name] != own[name]} == {"member"}
 
 
 @pytest.mark.parametrize(
@@ -61,6 +77,13 @@ def changed(**changes):
         ("resources.max_restarts=0", set()),
         ("training.eval_batch_size=1", set()),
         ("training.checkpoint_every=1", set()),
+        ("training.compile=on", set()),
+        ("training.gradient_checkpointing=true", set()),
+        ("training.accumulate=1", set()),  # the default: steps of earlier versions are found
+        ("training.accumulate=2", {*STAGES, "member"}),
+        ("training.max_steps=9", {*STAGES, "member"}),
+        ("training.eval_every=9", {*STAGES, "member"}),
+        ("training.patience=9", {*STAGES, "member"}),
         ("output=elsewhere", set()),
         ("fresh=true", set()),
     ],

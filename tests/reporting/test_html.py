@@ -115,7 +115,9 @@ def test_the_packed_model_is_told_of(results, run):
     text = Page(page(replace(results, packed=packed), run)).text
     assert "1.00 MB on disk, 100.0 times smaller" in text
     assert "binary weights 0.40, scales 0.05, floats (fp16) 0.50" in text
-    assert "no logit of a member differs by more than 0.0012" in text
+    assert "a logit of a member differs by 0.0012 from the one that was scored" in text
+    same = Page(page(replace(results, packed=replace(packed, logit_difference=0.0)), run)).text
+    assert "differs by" not in same
 
 
 def test_scores_are_drawn_instead_of_counted(results, run):

@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertTokenizer
 
 from bebert_ray.errors import UserError
+from bebert_ray.packed import packed_model
 from bebert_ray.scoring.classifier import Card, Classifier, read_card
 from bebert_ray.storage import Location, write_atomic
 
@@ -199,3 +200,20 @@ def test_two_classes_of_one_name_are_refused(sentiment, tmp_path):
 def test_another_models_tokenizer_is_told(sentiment, caplog):
     Classifier(Location.of(sentiment), batch_size=2).score([["жжж ъъъ", "щщщ"]])
     assert "3 of 3 tokens are unknown to the tokenizer" in caplog.text
+
+
+@pytest.mark.parametrize("cascade", [False, True])
+def test_members_are_asked_one_after_another_where_that_is_asked_for(
+    member, tiny_checkpoint, tmp_path, cascade
+):
+    members = [member(seed) for seed in range(2)]
+    first = packed_model(members[:1], [1.0], ("no", "yes"), ["text"])
+    both = packed_model(members, [1.0, 1.0], ("no", "yes"), ["text"])
+    both.config.cascade_settings = {"threshold": 0.0, "members": 1.0, "loss": 0.0}
+    for name, model in (("first", first), ("both", both)):
+        BertTokenizer.from_pretrained(tiny_checkpoint).save_pretrained(tmp_path / name)
+        model.save_pretrained(tmp_path / name)
+    assert read_card(Location.of(tmp_path / "both")).has_cascade
+    alone = Classifier(Location.of(tmp_path / "first"), 2).score([TEXTS])
+    scores = Classifier(Location.of(tmp_path / "both"), 2, cascade).score([TEXTS])
+    assert np.allclose(scores, alone, atol=1e-6) == cascade

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import threading
 from dataclasses import replace
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from bebert_ray.errors import RunError, UserError
 from bebert_ray.scoring.run import Request, predict, print_figures
 from bebert_ray.storage import disk, lock, names, write_atomic
+from bebert_ray.storage.records import sealed
 
 
 @pytest.fixture
@@ -84,8 +86,7 @@ def test_a_model_that_cannot_be_loaded_is_told_in_one_message(
         run(request_, model=str(model))
     # Any but Ray's own might turn to a Ray that is gone, which then ends this process.
     left = {thread.name for thread in alive - before}
-    assert left <= {"PythonGCThread", "ray_listen_error_messages"}
-    assert left
+    assert left <= {"PythonGCThread", "ray_listen_error_messages"}  # none if Ray never started
 
 
 @pytest.mark.parametrize(
@@ -139,6 +140,106 @@ def test_drafts_of_a_killed_process_are_swept(request_, without_ray, tmp_path):
     draft.write_bytes(b"half")
     run(request_)
     assert not draft.exists()
+
+
+@pytest.fixture
+def disturbed(without_ray, monkeypatch):
+    """Has something happen once a part is scored."""
+    from bebert_ray.scoring import run as module
+
+    scored = module.scored
+
+    def disturb(number, what):
+        def scored_and_disturbed(job, parts, workers):
+            for count, outcome in enumerate(scored(job, parts, workers)):
+                if count == number:
+                    what()
+                yield outcome
+
+        monkeypatch.setattr(module, "scored", scored_and_disturbed)
+
+    return disturb
+
+
+@pytest.mark.parametrize("number", [0, 4])
+def test_an_output_that_vanishes_is_an_error_and_is_not_made_again(
+    request_, disturbed, tmp_path, number
+):
+    out, away = tmp_path / "out", tmp_path / "away"
+    disturbed(number, lambda: out.rename(away))
+    with pytest.raises((UserError, RunError), match=r"is gone|were moved or deleted"):
+        run(request_)
+    assert not out.exists()
+    assert len(outputs(away)) == number + 1
+    away.rename(out)
+    disturbed(-1, lambda: None)
+    assert run(request_)[0].figures()["scored"] == 38
+
+
+@pytest.mark.parametrize("lost", ["part-000001.parquet", "_bad_rows/part-000000.jsonl"])
+def test_files_that_are_lost_meanwhile_are_no_success(request_, disturbed, tmp_path, lost):
+    disturbed(4, lambda: (tmp_path / "out" / lost).unlink())
+    with pytest.raises(RunError, match=rf"1 of the files that were written .*{lost}"):
+        run(request_)
+
+
+@pytest.mark.parametrize("hides", [False, True])
+@pytest.mark.parametrize("number", [1, 4])
+def test_an_input_that_changes_meanwhile_is_refused(request_, disturbed, tmp_path, number, hides):
+    place = tmp_path / "in.parquet"
+
+    def rewrite():
+        status, content = place.stat(), place.read_bytes()
+        changed = content.replace(b"film", b"gilm")
+        assert len(changed) == len(content) and changed != content
+        place.write_bytes(changed)
+        if hides:
+            os.utime(place, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    disturbed(number, rewrite)
+    with pytest.raises(UserError, match="changed since the command began"):
+        run(request_)
+
+
+def test_a_link_in_place_of_the_lists_is_not_written_through(request_, without_ray, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".lock").touch()
+    with lock(tmp_path / "out"):
+        pass
+    (tmp_path / "out" / "_predict.json").symlink_to(tmp_path / "nowhere.json")
+    (tmp_path / "out" / "_bad_rows").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="symbolic link"):
+        run(request_)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"name": "part-000000.parquet"', '"name": "../../part-0.parquet"'),
+        ('"name": "part-000000.parquet"', '"name": "/part-000000.parquet"'),
+        ('"rows": 8', '"rows": 7'),
+        ('"start": 8', '"start": 9'),
+    ],
+)
+def test_a_record_that_was_altered_is_named(request_, without_ray, tmp_path, old, new):
+    run(request_)
+    place = tmp_path / "out" / "_predict.json"
+    assert old in place.read_text()
+    text = place.read_text().replace(old, new, 1)
+    place.write_text(text)
+    with pytest.raises(UserError, match=r"_predict\.json is not as it was written"):
+        run(request_)
+    entries = json.loads(text)
+    del entries["checksum"]
+    place.write_text(json.dumps(sealed(entries, "bebert-prediction", 1)))
+    if "name" in old:
+        with pytest.raises(UserError, match=r"_predict\.json is not as it was written"):
+            run(request_)
+    place.write_text(json.dumps(entries | {"version": 2}))
+    with pytest.raises(UserError, match="made by a newer version"):
+        run(request_)
 
 
 def test_another_command_does_not_write_there(request_, without_ray):
@@ -197,3 +298,9 @@ def test_bad_rows_alone_are_a_failure(request_, without_ray, tmp_path):
     for _ in range(2):  # also where nothing is left to do
         with pytest.raises(RunError, match=r"all 2 rows are bad.*_bad_rows.*no text in column"):
             run(request_, input=[str(tmp_path / "bad.csv")])
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_cascade_takes_a_model_that_has_one(request_):
+    with pytest.raises(UserError, match=r"--cascade: .* has none"):
+        run(request_, cascade=True)

@@ -418,3 +418,37 @@ def test_a_file_where_a_directory_should_be_is_an_error_for_people(tmp_path):
         storage.write_atomic(below, "")
     with pytest.raises(UserError, match="cannot lock"), storage.lock(below):
         pass
+
+
+def test_the_umask_decides_who_may_read_the_files(tmp_path):
+    def write(directory):
+        descriptor = os.open(directory / "weights", os.O_CREAT | os.O_WRONLY, 0o600)
+        os.close(descriptor)
+        return {}
+
+    for mask, mode in ((0o022, 0o644), (0o077, 0o600)):
+        before = os.umask(mask)
+        try:
+            path = commit(tmp_path / f"{mode:o}", "encoder", OLD, write).path
+        finally:
+            os.umask(before)
+        assert {entry.stat().st_mode & 0o777 for entry in path.iterdir()} == {mode}
+
+
+def test_an_artifact_of_a_newer_version_is_refused_and_stays_as_it_is(tmp_path):
+    place = tmp_path / "encoder"
+    commit(place, "encoder", OLD, writing())
+    entries = json.loads((place / "artifact.json").read_text()) | {"version": 2}
+    del entries["checksum"]
+    entries["checksum"] = fingerprint(entries)
+    (place / "artifact.json").write_text(json.dumps(entries))
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    for use in (
+        lambda: find(place, OLD),
+        lambda: fetch(place),
+        lambda: commit(place, "encoder", NEW, writing(b"others")),
+        lambda: storage.discard(place),
+    ):
+        with pytest.raises(UserError, match="made by a newer version"):
+            use()
+    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before

@@ -83,7 +83,7 @@ def test_a_working_directory_that_is_not_utf8_is_refused(tmp_path, monkeypatch):
         ("s3://bucket/exp#3", "write %23 for #"),
         ("s3://bucket/exp #3", "write %23 for #"),
         ("file:///runs/exp#3", "write %23 for #"),
-        ("file:///runs/exp?3", "write %3F if a name"),
+        ("file:///runs/exp?3", "%3F for"),
         ("s3://bucket/exp\n3", "control characters"),
         ("/runs/exp\udcff", "is not UTF-8 text"),
         ("~nobody-here/run", "home directory of '~nobody-here/run' is not known"),

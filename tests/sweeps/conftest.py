@@ -85,7 +85,7 @@ def train_sweep(overrides: list[str], trials: list[tuple[Point, int]]) -> Traine
     """
     sweep = load_sweep(None, overrides)
     shared = prepare(sweep.shared())
-    sweep = sweep.with_precision(shared.config.training.precision)
+    sweep = sweep.with_arithmetic(shared.config.training)
     open_directory(sweep)
     splits = open_run(shared)
     take_all(shared, splits, Run(shared, splits, stages_only=True))

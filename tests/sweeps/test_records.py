@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from bebert_ray.errors import UserError
 from bebert_ray.storage import Location
+from bebert_ray.storage.records import sealed
 from bebert_ray.sweeps.records import (
     SCORE,
     SCORE_AND_BITS,
@@ -30,20 +32,52 @@ def record(
     return Record(number, point, state, score, bits, reports=reports, **more)
 
 
-def test_records_are_read_back_in_order_and_a_damaged_one_is_none(tmp_path: Path) -> None:
+def test_records_are_read_back_in_order(tmp_path: Path) -> None:
     sweep = Location.of(tmp_path)
     assert read_records(sweep) == []
     some = [record(1), Record(0, {"a": 1}), record(12, "failed", note="no room")]
     for each in some:
         write_record(sweep, each)
-    write_record(sweep, record(3))
-    (tmp_path / "trials" / "003.json").write_text("{")
     (tmp_path / "trials" / "001").mkdir()
     read = read_records(sweep)
     assert [each.number for each in read] == [0, 1, 12]
     assert json.dumps([vars(each) for each in read]) == json.dumps(
         [vars(each) for each in sorted(some, key=lambda each: each.number)]
     )
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: text[:-30], "is damaged"),
+        (lambda text: "", "is damaged"),
+        (lambda text: "[]", "is damaged"),
+        (lambda text: "[" * 100_000, "is damaged: its values are nested too deep"),
+        (lambda text: text.replace('"score": 0.5', '"score": 0.6'), "not as it was written"),
+        (lambda text: text.replace('"number": 3', '"number": 4'), "not as it was written"),
+        (lambda text: text.replace('"version": 1', '"version": 2'), "made by a newer version"),
+        (lambda text: resealed(text, number=4), "is the record of trial 004"),
+        (lambda text: resealed(text, state="asleep"), "is wrong"),
+        (lambda text: resealed(text, reports=3), "is wrong"),
+        (lambda text: resealed(text, more=3), "is wrong"),
+    ],
+)
+def test_a_torn_or_altered_record_is_named(tmp_path: Path, damage: Any, message: str) -> None:
+    sweep = Location.of(tmp_path)
+    write_record(sweep, record(3))
+    place = tmp_path / "trials" / "003.json"
+    place.write_text(damage(place.read_text()))
+    before = place.read_bytes()
+    with pytest.raises(UserError, match=rf"003\.json .*{message}") as refusal:
+        read_records(sweep)
+    assert len(str(refusal.value)) < 500
+    assert place.read_bytes() == before
+
+
+def resealed(text: str, **changed: Any) -> str:
+    entries = json.loads(text) | changed
+    del entries["checksum"]
+    return json.dumps(sealed(entries, "bebert-trial", 1))
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ class StagesRun:
     @property
     def start(self) -> Artifact:
         """What the members start from."""
-        return self.artifacts[self.work.kind.start]
+        return self.artifacts[self.work.kind.trunks[0].start]
 
     def train(self, stage: str, work: Work) -> Model:
         """The model of a stage, trained anew."""

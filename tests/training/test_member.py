@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 from torch import Tensor
 
+from bebert_ray.boosting.vote import combine
+from bebert_ray.data.copies import Copies
 from bebert_ray.nn.bert import load_model, load_weights
 from bebert_ray.nn.margins import bits_of, encoder_bits, share_differing
-from bebert_ray.storage import Location
+from bebert_ray.storage import Location, commit, remove
 from bebert_ray.training import fit
 from bebert_ray.training import member as member_module
 from bebert_ray.training.fit import predict
-from bebert_ray.training.member import MemberTraining
+from bebert_ray.training.member import RIVALS, MemberTraining, lesson_of
 from bebert_ray.training.work import Model, Work, leave_model, load_logits
 
 from .conftest import BINARY, SPLIT, rarely
@@ -40,9 +43,18 @@ def some_weights(n: int = 24, zeros: bool = True, seed: int = 5) -> np.ndarray:
     return weight / weight.sum()
 
 
+def begin(work: Work, member: int) -> MemberTraining:
+    """A member of the ensemble, before its first round."""
+    return MemberTraining(work, lesson_of(work, member))
+
+
 def train_member(work: Work, weight: np.ndarray, member: int) -> Model:
     """A member in one round."""
-    return MemberTraining(work, member).advance(work, weight[None])
+    return begin(work, member).advance(work, weight[None])
+
+
+def state_of(model: Model) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
 def same_bits(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
@@ -86,7 +98,7 @@ def test_bits_flip_and_are_told_of(run: Any) -> None:
     work = replace(run.new("member.latent_rate=10"), report=heard.append)
     trained = []
     for member in (0, 1):
-        training = MemberTraining(work, member)
+        training = begin(work, member)
         assert training.flipped()["flipped"] == 0, "new margins flip nothing"
         training.advance(work, some_weights()[None])
         trained.append(training)
@@ -172,7 +184,7 @@ def test_weights_go_to_the_draw_or_to_the_loss_of_their_round(
 
     monkeypatch.setattr(member_module, "label_loss", label_loss)
     monkeypatch.setattr("bebert_ray.training.work.Fit", Fit)
-    MemberTraining(work, 0).advance(work, weights)
+    begin(work, 0).advance(work, weights)
     assert [until for until, _ in rounds] == [2, 4]
     # The second round's weights are never equal.
     for r, (drawn, draw) in enumerate([(draws, rounds[0][1]), (mode == "resample", rounds[1][1])]):
@@ -208,14 +220,14 @@ def in_one_process(run: Any, work: Work) -> Iterator[tuple[dict[str, Tensor], np
     training = None
     for r in (0, 1):
         step, _ = run.later(work, INPUTS[r], INPUTS[:r])
-        training = training or MemberTraining(step, 3)
+        training = training or begin(step, 3)
         yield outcome(step, training.advance(step, WEIGHTS[: r + 1]))
 
 
 def in_a_process_each(run: Any, work: Work) -> Iterator[tuple[dict[str, Tensor], np.ndarray]]:
     for r in (0, 1):
         step, heard = run.later(work, INPUTS[r], INPUTS[:r])
-        yield outcome(step, MemberTraining(step, 3).advance(step, WEIGHTS[: r + 1]))
+        yield outcome(step, begin(step, 3).advance(step, WEIGHTS[: r + 1]))
         assert {progress.round for progress in heard} == {r}, "no round is trained twice"
 
 
@@ -228,7 +240,7 @@ def test_rounds_come_to_the_same_in_one_process_in_several_and_from_nothing(
     one = list(in_one_process(run, run.new(*overrides)))
     each = list(in_a_process_each(run, run.new(*overrides)))
     work, heard = run.later(run.new(*overrides), INPUTS[1], INPUTS[:1])
-    replayed = outcome(work, MemberTraining(work, 3).advance(work, WEIGHTS))
+    replayed = outcome(work, begin(work, 3).advance(work, WEIGHTS))
     assert {progress.round for progress in heard} == {0, 1}
     for (weights, logits), (others, other_logits) in zip(
         [*one, one[1]], [*each, replayed], strict=True
@@ -242,7 +254,7 @@ def test_the_first_round_knows_nothing_of_the_second(run: Any) -> None:
     """Only then may it begin before the second's weights are there."""
     first, second = in_one_process(run, run.new(*PIPELINED))
     work = run.new(*PIPELINED)
-    training = MemberTraining(work, 3)
+    training = begin(work, 3)
     other = np.stack([WEIGHTS[0], some_weights(seed=3)])
     assert same_bits(outcome(work, training.advance(work, other[:1]))[0], first[0])
     assert not same_bits(outcome(work, training.advance(work, other))[0], second[0])
@@ -257,7 +269,7 @@ def test_a_member_that_died_anywhere_goes_on_to_the_same_bits(run: Any, after: i
     work = run.new(*overrides)
 
     def train(step: Work) -> Model:
-        return MemberTraining(step, 3).advance(step, WEIGHTS)
+        return begin(step, 3).advance(step, WEIGHTS)
 
     assert run.dies(work, train, after) == (after <= 15)
     if after <= 15:
@@ -276,19 +288,106 @@ def test_rounds_of_uneven_epochs(run: Any) -> None:
         report=heard.append,
     )
     weights = np.full((2, run.sizes["train"]), 1 / run.sizes["train"])
-    MemberTraining(work, 0).advance(work, weights)
+    begin(work, 0).advance(work, weights)
     ends = [(progress.round, progress.epoch) for progress in heard if progress.score is not None]
     assert ends == [(0, 1), (1, 2), (1, 3)]
 
 
 def test_a_member_may_have_a_warm_up_and_a_rate_for_step_sizes_of_its_own(run: Any) -> None:
     overrides = ("ensemble.strategy=C", "training.warmup=0.2")
-    shared = MemberTraining(run.new(*overrides), 0)
-    own = MemberTraining(
-        run.new(*overrides, "member.warmup=0.5", "member.quantizer_learning_rate=1e-3"), 0
-    )
+    shared = begin(run.new(*overrides), 0)
+    own = begin(run.new(*overrides, "member.warmup=0.5", "member.quantizer_learning_rate=1e-3"), 0)
     for settings in (shared._settings, shared._hidden):
         assert (settings.warmup, settings.quantizer_learning_rate) == (0.2, 1e-4)
     for settings in (own._settings, own._hidden):
         assert (settings.warmup, settings.quantizer_learning_rate) == (0.5, 1e-3)
     assert own._hidden.learning_rate == run.new().config.member.hidden_learning_rate
+
+
+# --- what is trained beside the members, and with copies ----------------------------------------
+
+
+@pytest.fixture
+def one_run(make_run: Any) -> Any:
+    """The stages of one kind of member."""
+    return make_run(SPLIT[0])
+
+
+def copies_of(run: Any) -> Copies:
+    """Two copies of each training example but the last: its own words in another order."""
+    train, rng = run.work.splits.train, np.random.default_rng(8)
+    origin = np.repeat(np.arange(len(train) - 1), 2)
+    columns = train.take(origin)
+    ids = columns.input_ids.copy()
+    for row in range(len(origin)):
+        inner = slice(columns.offsets[row] + 1, columns.offsets[row + 1] - 1)
+        ids[inner] = rng.permutation(ids[inner])
+    return Copies(replace(columns, input_ids=ids), origin)
+
+
+def train_rival(run: Any, work: Work, name: str, **inputs: Any) -> Model:
+    stage = work.kind.stage(name)
+    return RIVALS[stage.recipe](work, replace(stage, inputs=stage.inputs | inputs))
+
+
+def test_a_longer_member_trains_as_many_epochs_as_all_members_together(one_run: Any) -> None:
+    heard: list[Any] = []
+    overrides = ("ensemble.baselines=[longer]", "ensemble.members=3", "member.epochs=2")
+    work = replace(one_run.new(*overrides), report=heard.append)
+    train_rival(one_run, work, "longer")
+    assert heard[-1].epochs == 6
+    assert sum(progress.score is not None for progress in heard) == 6
+
+
+def test_the_student_learns_the_vote(one_run: Any) -> None:
+    """Its predictions come nearer to those of the ensemble than where it started."""
+    work = one_run.new("ensemble.distill=true", "member.epochs=8", "member.learning_rate=1e-3")
+    logits = load_logits(one_run.start.path)
+    vote = logits["train"] + np.random.default_rng(0).normal(size=logits["train"].shape) * 0.5
+    member = work.directory / "members" / "000"
+
+    def write(directory: Path) -> dict[str, Any]:
+        save_file({**logits, "train": vote.astype(np.float32)}, directory / "logits.safetensors")
+        return {}
+
+    commit(member, "member", {}, write)
+    student = train_rival(one_run, work, "distilled", members={"members/000": ""}, alphas=[1.0])
+
+    def away(found: np.ndarray) -> float:
+        outputs = [combine(each[None], [1.0]) for each in (found, vote)]
+        return float(np.abs(outputs[0] - outputs[1]).mean())
+
+    assert away(predict(student, work.splits.train)) < away(logits["train"])
+
+
+@pytest.mark.parametrize("strategy", ["B", "C"])
+def test_copies_change_what_a_member_learns_and_resume_with_the_same_bits(
+    one_run: Any, strategy: str
+) -> None:
+    joint = ("member.joint=true",) if strategy == "C" else ()
+    work = one_run.new(f"ensemble.strategy={strategy}", "member.epochs=2", *joint)
+    augmented = replace(work, splits=replace(work.splits, copies=copies_of(one_run)))
+    weight = np.full(24, 1 / 24)
+    plain = state_of(train_member(work, weight, 0))
+    remove(work.checkpoints.place)
+    whole = state_of(train_member(augmented, weight, 0))
+    assert not same_bits(plain, whole)
+    remove(augmented.checkpoints.place)
+    assert one_run.dies(augmented, lambda step: train_member(step, weight, 0), 4)
+    step, _ = one_run.later(augmented)
+    assert same_bits(state_of(train_member(step, weight, 0)), whole)
+
+
+def test_strategy_a_takes_no_copies(one_run: Any) -> None:
+    work = one_run.new("ensemble.strategy=A")
+    augmented = replace(work, splits=replace(work.splits, copies=copies_of(one_run)))
+    assert lesson_of(augmented, 0).copies is None
+
+
+def test_members_may_have_copies_of_their_own(one_run: Any) -> None:
+    work = one_run.new("ensemble.strategy=B", "ensemble.members=2", "data.augment.per_member=true")
+    augmented = replace(work, splits=replace(work.splits, copies=copies_of(one_run)))
+    first, second = (lesson_of(augmented, member).copies for member in (0, 1))
+    assert first is not None and second is not None
+    assert len(first) == len(second) == len(copies_of(one_run)) / 2
+    assert not np.array_equal(first.columns.input_ids, second.columns.input_ids)

@@ -35,7 +35,7 @@ def test_artifacts_hold_the_model_its_logits_and_its_scores(run: Any) -> None:
         files = {file.name for file in artifact.path.iterdir()}
         tensors = {"model.safetensors", "logits.safetensors"}
         assert files == tensors | {"config.json", "artifact.json"}
-        assert set(artifact.facts) == {"scores", "bits", "seconds", "versions"}
+        assert set(artifact.facts) == {"scores", "bits", "seconds", "versions", "compiled"}
         assert {"bebert_ray", "torch", "transformers"} <= set(artifact.facts["versions"])
         assert artifact.facts["seconds"] > 0
         model = load_model(artifact.path)
@@ -193,7 +193,7 @@ def test_the_half_model_keeps_what_the_teacher_needs_most(
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_round_leaves_what_boosting_needs_of_it(run: Any, tmp_path: Path, precision: str) -> None:
     work = run.new(f"training.precision={precision}")
-    model, place = work.parent(work.kind.start), Location.of(tmp_path / "000-round-0")
+    model, place = work.parent(work.kind.trunks[0].start), Location.of(tmp_path / "000-round-0")
     artifact, logits = leave_logits(work, model, place, "round", {"member": 0})
     assert {file.name for file in tmp_path.glob("*/*")} == {"artifact.json", "logits.safetensors"}
     assert (artifact.stage, artifact.inputs) == ("round", {"member": 0})

@@ -43,7 +43,7 @@ def format_of(name: str) -> Format:
     Raises:
         UserError: The suffix names none that can be cut into spans.
 
-    Example:
+    Examples:
         >>> format_of("reviews.CSV") is CSV
         True
     """
@@ -59,7 +59,7 @@ def whole_format_of(location: Location) -> Format:
     Raises:
         UserError: The suffix names none.
 
-    Example:
+    Examples:
         >>> whole_format_of(Location.parse("/data/train.jsonl.gz")) is JSONL
         True
     """

@@ -90,7 +90,7 @@ def find_columns(there: Sequence[str], wanted: Iterable[str], where: str) -> Non
     Raises:
         UserError: A wanted column is missing, or several columns have its name.
 
-    Example:
+    Examples:
         >>> find_columns(["id", "text", "id"], ["text"], "a.csv")
         >>> find_columns(["id", "text", "id"], ["id"], "a.csv")
         Traceback (most recent call last):
@@ -109,7 +109,7 @@ def find_columns(there: Sequence[str], wanted: Iterable[str], where: str) -> Non
 def listed(names: Sequence[str], limit: int = 120) -> str:
     """Names joined by commas, cut after about ``limit`` characters.
 
-    Example:
+    Examples:
         >>> listed(["text", "label"])
         'text, label'
         >>> listed([f"column_{i}" for i in range(5000)], limit=30)
@@ -129,7 +129,7 @@ def listed(names: Sequence[str], limit: int = 120) -> str:
 def shown(value: Any, limit: int = 40) -> str:
     """A value as Python spells it, cut after ``limit`` characters.
 
-    Example:
+    Examples:
         >>> shown("good"), shown("x" * 100, limit=8)
         ("'good'", "'xxxxxxx…")
     """

@@ -14,7 +14,7 @@ _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 def csv_safe(text: str) -> str:
     """Text that no spreadsheet takes for a formula: what begins like one is led by an apostrophe.
 
-    Example:
+    Examples:
         >>> csv_safe("=cmd|' /C calc'!A0"), csv_safe("-1.5"), csv_safe("good")
         ("'=cmd|' /C calc'!A0", '-1.5', 'good')
     """
@@ -26,7 +26,7 @@ def csv_safe(text: str) -> str:
 def tsv_safe(text: str) -> str:
     r"""Text on one line without tabs: backslash, tab and line ends are written ``\\ \t \n \r``.
 
-    Example:
+    Examples:
         >>> print(tsv_safe("very\tgood"))
         very\tgood
     """
@@ -39,7 +39,7 @@ def check_names(names: Sequence[str], where: str) -> None:
     Raises:
         UserError: Two are the same, in CSV or TSV too, or one is not UTF-8 text.
 
-    Example:
+    Examples:
         >>> check_names(["yes", "yes"], "model")
         Traceback (most recent call last):
         bebert_ray.errors.UserError: model: two classes are named 'yes'; give each its own name

@@ -1,0 +1,1 @@
+"""Copies of texts in which some words are replaced by likely or similar ones."""
