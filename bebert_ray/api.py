@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bebert_ray.config import Config, load_config, to_dict
 from bebert_ray.config.load import flatten
 from bebert_ray.errors import UserError
+from bebert_ray.paths import ensure_home
 from bebert_ray.reporting.console import console
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def train(
         results.scores["dev"]["accuracy"]
         ```
     """
+    ensure_home()
     tables: dict[str, pa.Table] = {}
     given = dict(_given(config)) | dict(flatten(overrides))
     if train is not None:
@@ -111,6 +113,7 @@ def sweep(
         UserError: something in the input is wrong; nothing was written.
         RunError: the sweep failed; call it again to go on.
     """
+    ensure_home()
     from bebert_ray.sweeps.search import raise_failed_trials, run_sweep
     from bebert_ray.sweeps.settings import load_sweep
 
@@ -149,6 +152,7 @@ def predict(
         UserError: something in the input is wrong.
         RunError: scoring failed.
     """
+    ensure_home()
     import pyarrow as pa
     import pyarrow.parquet as pq
 

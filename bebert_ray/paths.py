@@ -5,8 +5,11 @@ A URI is recorded and shown, so it must hold no secret.
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
+import shutil
+import tempfile
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from bebert_ray.errors import UserError
@@ -135,8 +138,8 @@ def expand(text: str) -> str:
     path = os.path.expanduser(text)
     if path.startswith("~"):
         raise UserError(
-            f"the home directory of {ascii(text)[:200]} is not known; set HOME, or "
-            "give an absolute path (./~… for a file of that name)"
+            f"the home directory of {ascii(text)[:200]} is not known; set HOME, or give an absolute path (./~… "
+            "for a file of that name)"
         )
     return path
 
@@ -150,3 +153,14 @@ def check_utf8(path: str) -> None:
     if "\0" in path or any("\ud800" <= letter <= "\udfff" for letter in path):
         shown = ascii(path)[:200]
         raise UserError(f"the path {shown} is not UTF-8 text; rename it, or give a link to it")
+
+
+def ensure_home() -> None:
+    """Set HOME to an empty directory, until this process ends, if no home directory is known.
+
+    A container's user may have none, and Ray cannot even be imported then.
+    """
+    if os.path.expanduser("~") == "~":
+        home = tempfile.mkdtemp(prefix="bebert-ray-home-")
+        atexit.register(shutil.rmtree, home, ignore_errors=True)
+        os.environ["HOME"] = home

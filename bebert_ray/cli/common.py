@@ -15,7 +15,7 @@ from typing import TypeVar
 from rich.console import Console
 
 from bebert_ray.errors import RunError, UserError
-from bebert_ray.paths import expand
+from bebert_ray.paths import ensure_home, expand
 from bebert_ray.reporting.console import console, print_anything
 
 T = TypeVar("T")
@@ -31,6 +31,7 @@ def run_job(job: Callable[[], None]) -> int:
         The exit code: 0, 1 for a run that failed, 2 for bad input, 128 + n for signal n.
     """
     print_anything()
+    ensure_home()
     received: list[int] = []  # Ray raises a KeyboardInterrupt of its own in place of ours
 
     def interrupt(number: int, _: FrameType | None) -> None:

@@ -1,7 +1,10 @@
 """The command line that all jobs share."""
 
 import io
+import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -106,3 +109,27 @@ def test_text_is_printed_as_it_is(capsys, monkeypatch):
 def test_a_log_has_room_for_tables(monkeypatch):
     monkeypatch.setattr("sys.stdout", io.StringIO())
     assert console().width == 120
+
+
+def test_a_user_without_a_home_directory_can_start_ray(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pwd\n"
+        "def unknown(*_):\n"
+        "    raise KeyError('uid not found')\n"
+        "pwd.getpwuid = pwd.getpwnam = unknown\n"
+    )
+    program = (
+        "import os, sys; from bebert_ray.cli.common import run_job\n"
+        "def job():\n"
+        "    import ray.train, bebert_ray.run\n"
+        "    print(os.environ['HOME'])\n"
+        "sys.exit(run_job(job))"
+    )
+    names = ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert not os.path.exists(done.stdout.strip())  # it was temporary
