@@ -16,6 +16,7 @@ class Following:
     """A recorder, and the events of trials, as Tune sends them."""
 
     def __init__(self, directory: Path):
+        (directory / SETTINGS).write_text("{}")  # the mark of a sweep that is there
         self.sweep = load_sweep(
             None,
             [
@@ -44,7 +45,6 @@ class Following:
 
 @pytest.fixture
 def following(tmp_path: Path) -> Following:
-    (tmp_path / SETTINGS).write_text("{}")  # the mark of a sweep that is there
     return Following(tmp_path)
 
 
