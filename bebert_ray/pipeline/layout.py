@@ -44,11 +44,11 @@ REPORT = "report.html"
 ROBUSTNESS = "robustness.json"
 ROBUSTNESS_CURVES = "robustness.png"
 
-LEFT = {
-    *(DATA, AUGMENTED, ENCODER, *STAGE_NAMES, *RIVAL_NAMES),
-    *(MEMBERS, WEIGHTS, CHECKPOINTS, MODEL),
-    *(METRICS, TENSORBOARD, LOGS, RESULTS, SCORES, REPORT, ROBUSTNESS, ROBUSTNESS_CURVES),
-}
+ARTIFACTS = (DATA, AUGMENTED, ENCODER, *STAGE_NAMES, *RIVAL_NAMES, MODEL)
+"""The artifacts of a run that lie in its directory itself; those of members lie in `members`."""
+FILES = (METRICS, RESULTS, SCORES, REPORT, ROBUSTNESS, ROBUSTNESS_CURVES)
+"""The files of a run that are no artifacts."""
+LEFT = {*ARTIFACTS, *FILES, MEMBERS, WEIGHTS, CHECKPOINTS, TENSORBOARD, LOGS}
 """What a run leaves in its directory, beside its configuration and its lock."""
 
 COLUMNS, ROWS = "columns.safetensors", "rows.json"

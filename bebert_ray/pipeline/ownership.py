@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import re
 
-from bebert_ray.config.recipes import ENCODER, MODEL, STAGE_NAMES
+from bebert_ray.config.recipes import ENCODER
 from bebert_ray.errors import UserError
 from bebert_ray.pipeline.config_file import is_kept
 from bebert_ray.pipeline.layout import (
+    ARTIFACTS,
     AUGMENTED,
     CHECKPOINTS,
     CONFIG,
     DATA,
+    FILES,
     LEFT,
     LOGS,
     MEMBERS,
-    METRICS,
-    REPORT,
-    RESULTS,
-    ROBUSTNESS,
-    ROBUSTNESS_CURVES,
-    SCORES,
     TENSORBOARD,
     WEIGHTS,
     parse_directory,
@@ -33,8 +29,6 @@ from bebert_ray.pipeline.layout import (
 from bebert_ray.storage import Location, Miss, discard, discard_below, exists, names, remove
 from bebert_ray.storage.artifacts import RECORD, find
 
-ARTIFACTS = (DATA, AUGMENTED, ENCODER, *STAGE_NAMES, MODEL)
-FILES = (METRICS, RESULTS, SCORES, REPORT, ROBUSTNESS, ROBUSTNESS_CURVES)
 _PART = re.compile(r"part-\d{5,}\.(parquet|safetensors)")
 _CURVES = re.compile(r"events\.out\.tfevents\..+")
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from bebert_ray.config.recipes import RIVAL_NAMES
 from bebert_ray.errors import UserError
 from bebert_ray.pipeline.config_file import HEAD, keep_config
 from bebert_ray.pipeline.prepare import Prepared, load_splits, open_run
-from bebert_ray.storage import Artifact, names
+from bebert_ray.storage import Artifact, commit, names
 
 
 @pytest.fixture
@@ -274,6 +275,8 @@ class TestAnotherRun:
             (output / name).touch()
         for name in ("checkpoints/half/0", "tensorboard/half", "logs", f".half.{32 * '0'}.tmp"):
             (output / name).mkdir(parents=True)
+        for name in ("half-trunk1", "split-wide", *RIVAL_NAMES):
+            commit(output / name, name, {}, lambda _: {})
         open_run(runner.prepare("fresh=true", "seed=7"))
         new = {"config.yaml", "data", "encoder"}
         assert set(os.listdir(output)) == {*new, "notes.txt", "data.csv"}
