@@ -216,12 +216,11 @@ class Pool:
         return max(later, key=lambda slot: slot.job, default=None)
 
     def _kind(self, step: Step) -> Kind:
-        if step.member is not None or step.kind == "model":  # a member's worker is free by then
+        # A member's worker is free by the time of the packed model.
+        if step.member is not None or step.kind == "model" or is_rival(step.name):
             return "member"
         kind = kind_of(self._prepared.config)
         stage = kind.stage(step.name)
-        if stage in kind.rivals:
-            return "member"
         if self._allotments.stage_workers > 1 and stage.section is not None:
             return "group"
         return "trunk" if len(kind.trunks) > 1 and stage.parents else "stage"

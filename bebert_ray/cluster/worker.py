@@ -17,15 +17,13 @@ import numpy as np
 import torch
 
 from bebert_ray.config import Config
-from bebert_ray.config.recipes import RIVAL_NAMES
 from bebert_ray.data.columns import Columns
 from bebert_ray.data.copies import COPIES, Copies
 from bebert_ray.data.tasks import Task
 from bebert_ray.errors import UserError
 from bebert_ray.nn.compiled import find_compiler, use_compiler_, uses_compiler
-from bebert_ray.packed.quantizer import Remainder
 from bebert_ray.pipeline.pack import leave_packed
-from bebert_ray.pipeline.steps import Step, shipped_precision
+from bebert_ray.pipeline.steps import Step
 from bebert_ray.storage import Artifact, Location
 from bebert_ray.training import parallel
 from bebert_ray.training.checkpoints import Checkpoints
@@ -146,20 +144,19 @@ class Worker:
         if step.kind == "model":
             return leave_packed(work, step.path, step.stage, step.inputs), {}
         flipped: dict[str, Any] = {}
-        remainder: Remainder | None = None
         if step.member is None or step.sample_weight is None:
             stage = replace(work.kind.stage(step.name), inputs=step.inputs)
             model = (RECIPES | RIVALS)[stage.recipe](work, stage)
-            if step.name in RIVAL_NAMES:  # as members are, which it is compared with
-                remainder = shipped_precision(self.config)
         else:
             training = self._member(step.job, step.member, work)
             model = training.advance(work, step.sample_weight)
-            flipped, remainder = training.flipped(), shipped_precision(self.config)
+            flipped = training.flipped()
         if step.kind == "round":
             made = leave_logits(work, model, step.path, step.stage, step.inputs)
         else:
-            made = leave_model(work, model, step.path, step.stage, step.inputs, flipped, remainder)
+            # Members, and what is compared with them, are scored as they ship.
+            shipped = step.inputs.get("precision")
+            made = leave_model(work, model, step.path, step.stage, step.inputs, flipped, shipped)
         if step.kind != "round":
             self._job, self._training = "", None
             parallel.once(work.checkpoints.clear)

@@ -141,8 +141,7 @@ class Run:
             if stage.name == DISTILLED
         ]
         if self._exports:
-            plain = [member.alpha for member in members]
-            due.append(model_step(self.prepared, artifacts, plain))
+            due.append(model_step(self.prepared, artifacts, alphas))
         return due
 
 
@@ -204,8 +203,10 @@ def results(run: Run) -> Results:
     }
     predicted = ensemble_predictions(task, logits[dev], alphas)
     of_members = [predictions(task, each) for each in logits[dev]]
-    of_models = _model_predictions(run, dev)
+    models = _model_logits(run)
+    of_models = {name: predictions(task, each[dev]) for name, each in models.items()}
     common = _bits_in_common(members)
+    notes = [ensemble.note, *_weak(run, models), *_alike(members, common)]
     return Results(
         run=str(prepared.directory),
         task=task.name,
@@ -230,7 +231,7 @@ def results(run: Run) -> Results:
         ],
         staged=[{split: scores[split][m] for split in run.splits} for m in range(len(members))],
         predictions=list(zip(run.splits[dev].labels.tolist(), predicted, strict=True)),
-        note="; ".join(filter(None, [ensemble.note, *_weak(run), *_alike(members, common)])),
+        note="; ".join(filter(None, notes)),
         packed=_packed(run.model),
         config=to_dict(config),
         versions=versions() | {"ray": version("ray")},
@@ -243,13 +244,10 @@ def results(run: Run) -> Results:
     )
 
 
-def _model_predictions(run: Run, dev: str) -> dict[str, list[float]]:
-    """What stages, checkpoints that members start from, and rivals predict for a split."""
+def _model_logits(run: Run) -> dict[str, Logits]:
+    """The logits of stages, of the checkpoints that members start from, and of rivals, by name."""
     models = {stage.name: run.parents[stage.name] for stage in run.kind.stages} | run.rivals
-    return {
-        name: predictions(run.prepared.task, load_logits(fetch(artifact.location).path)[dev])
-        for name, artifact in models.items()
-    }
+    return {name: load_logits(fetch(artifact.location).path) for name, artifact in models.items()}
 
 
 def _baselines(
@@ -295,12 +293,9 @@ def _alike(members: list[Member], common: list[list[float]]) -> Iterator[str]:
                 break
 
 
-def _weak(run: Run) -> Iterator[str]:
+def _weak(run: Run, models: dict[str, Logits]) -> Iterator[str]:
     """A note on each member, and on the models they start from, that is no better than chance."""
-    logits = {
-        trunk.start: load_logits(fetch(run.parents[trunk.start].location).path)
-        for trunk in run.kind.trunks
-    }
+    logits = {trunk.start: models[trunk.start] for trunk in run.kind.trunks}
     logits |= {member.name: member.logits for member in run.ensemble.members}
     for name, by_split in logits.items():
         columns, task = run.splits["selection"], run.prepared.task
