@@ -104,7 +104,7 @@ def test_training_on_a_frame(frame, settings, capsys):
     assert len(results.members) == 2
 
     # Again, in the same process, on a Ray that the program has, from a thread.
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         again: list[bb.Results] = []
         thread = threading.Thread(
