@@ -138,8 +138,8 @@ def expand(text: str) -> str:
     path = os.path.expanduser(text)
     if path.startswith("~"):
         raise UserError(
-            f"the home directory of {ascii(text)[:200]} is not known; set HOME, or "
-            "give an absolute path (./~… for a file of that name)"
+            f"the home directory of {ascii(text)[:200]} is not known; set HOME, or give an "
+            "absolute path (./~… for a file of that name)"
         )
     return path
 

@@ -89,14 +89,15 @@ def test_a_card_tells_models_apart(sentiment, tmp_path):
 def test_what_is_no_model_is_refused(sentiment, tmp_path):
     with pytest.raises(UserError, match="there is no model"):
         read_card(Location.of(tmp_path))
+    model = shutil.copytree(sentiment, tmp_path / "model")
     config = json.loads((sentiment / "config.json").read_text())
     for changed, message in (
         (config | {"model_type": "nonsense"}, "cannot be loaded"),
         (config | {"problem_type": "multi_label_classification"}, "several labels"),
     ):
-        write_atomic(tmp_path / "config.json", json.dumps(changed))
+        write_atomic(model / "config.json", json.dumps(changed))
         with pytest.raises(UserError, match=message):
-            read_card(Location.of(tmp_path))
+            read_card(Location.of(model))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])

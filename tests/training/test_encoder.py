@@ -19,6 +19,7 @@ def checkpoint(tiny_checkpoint, tmp_path):
     copy = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
     (copy / "train.jsonl").write_text("{}\n")  # no part of the encoder
     (copy / "optimizer.pt").write_text("large")
+    (copy / "model.safetensors").chmod(0o644)  # else it is copied, so that others may read it
     return find_checkpoint(str(copy))
 
 

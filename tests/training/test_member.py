@@ -385,7 +385,8 @@ def test_strategy_a_takes_no_copies(one_run: Any) -> None:
 
 
 def test_members_may_have_copies_of_their_own(one_run: Any) -> None:
-    work = one_run.new("ensemble.strategy=B", "ensemble.members=2", "data.augment.per_member=true")
+    settings = ("data.augment.per_member=true", "data.augment.copies=2")
+    work = one_run.new("ensemble.strategy=B", "ensemble.members=2", *settings)
     augmented = replace(work, splits=replace(work.splits, copies=copies_of(one_run)))
     first, second = (lesson_of(augmented, member).copies for member in (0, 1))
     assert first is not None and second is not None
