@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from bebert_ray.sweeps.directory import SETTINGS
 from bebert_ray.sweeps.records import Record, read_records
 from bebert_ray.sweeps.settings import load_sweep
 from bebert_ray.sweeps.tune import TrialRecorder
@@ -15,6 +16,7 @@ class Following:
     """A recorder, and the events of trials, as Tune sends them."""
 
     def __init__(self, directory: Path):
+        (directory / SETTINGS).write_text("{}")  # the mark of a sweep that is there
         self.sweep = load_sweep(
             None,
             [
@@ -60,7 +62,7 @@ def test_a_trial_that_is_done(following: Following) -> None:
     following.recorder.on_trial_complete(0, [], trial)
     [record] = following.records
     assert (record.state, record.score, record.members) == ("done", 0.8, 2)
-    assert record.reports == [[1.0, 0.7], [2.0, 0.8]]
+    assert record.reports == [(1.0, 0.7), (2.0, 0.8)]
     assert following.lines[1:] == [
         "trial 000: held-out 0.7000 with 2 members",
         "trial 000: done, held-out 0.8000 with 2 members (1 of 3, best: trial 000, 0.8000)",
@@ -97,7 +99,7 @@ def test_a_trial_that_begins_again_reports_anew(following: Following) -> None:
     trial = following.start(0)
     following.report(trial, 1.0, 0.7, "running")
     following.recorder.on_trial_complete(0, [], trial)
-    assert following.records[0].reports == [[1.0, 0.7]]
+    assert following.records[0].reports == [(1.0, 0.7)]
 
 
 def test_people_are_told_once_if_no_trial_can_begin(
