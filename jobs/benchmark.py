@@ -131,7 +131,7 @@ def infer(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, An
         "--repeat", type=_positive, default=10, help="batches of each shape (default: 10)"
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("runs/infer"), help="directory of the picture"
+        "--output", type=local_path, default=Path("runs/infer"), help="directory of the picture"
     )
     flags = parser.parse_args(arguments)
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from bebert_ray.cli.common import consoles, make_parser
+from bebert_ray.cli.common import consoles, local_path, make_parser
 from bebert_ray.errors import UserError
 
 DESCRIPTION = """\
@@ -48,7 +47,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         "--file",
         action="append",
         default=[],
-        type=Path,
+        type=local_path,
         metavar="FILE",
         help="perturbed examples in AdvGLUE's format; may be given again",
     )
@@ -63,7 +62,9 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         "--repeats", type=int, default=1, help="draws of each perturbation; figures are their means"
     )
     parser.add_argument("--examples", type=int, help="the most examples of dev (default: all)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here, too")
+    parser.add_argument(
+        "--json", type=local_path, metavar="FILE", help="write all figures here too"
+    )
     flags = parser.parse_intermixed_args(arguments)
     for name in ("repeats", "examples"):
         if (value := getattr(flags, name)) is not None and value < 1:

@@ -662,6 +662,12 @@ def _conflicts(config: Config) -> Iterator[Conflict]:
             "members in rounds train for as many epochs as each other; leave it out, or set "
             "ensemble.schedule=sequential",
         )
+    if config.teacher.epochs == 0 and config.layers is not None:
+        yield Conflict(
+            "layers",
+            ("teacher.epochs",),
+            "a finished teacher (teacher.epochs=0) keeps all its layers; leave it out, or train it",
+        )
     yield from _schedule_conflicts(config)
     yield from _ensemble_conflicts(config)
     yield from _width_conflicts(config)

@@ -14,7 +14,14 @@ import numpy as np
 import pyarrow as pa
 
 from bebert_ray.data.corpus import Split
-from bebert_ray.data.formats import find_columns, listed, shown, tsv_with_header, whole_format_of
+from bebert_ray.data.formats import (
+    check_is_data,
+    find_columns,
+    listed,
+    shown,
+    tsv_with_header,
+    whole_format_of,
+)
 from bebert_ray.data.formats.parquet import values_of
 from bebert_ray.data.formats.safe import is_utf8
 from bebert_ray.errors import UserError
@@ -65,6 +72,7 @@ def read_table(
     """
     location = Location.of(place)
     kind = tsv_with_header(header) if header else whole_format_of(location)
+    check_is_data(location)
     there = kind.columns(location, ())
     if there or kind.unit == "row":  # JSON without objects has bad rows alone
         where = str(location) if kind.unit == "row" else f"{location}, {kind.unit} 1"

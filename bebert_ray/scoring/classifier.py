@@ -46,6 +46,13 @@ _LENGTH = 512  # tokens, for models that name no limit
 _DECIMALS = 7  # of a probability; models compute in float32, which tells no more apart
 
 
+# What computing raises where a model is no classifier of texts; want of memory is another error.
+_UNSCORABLE = (
+    *(ValueError, IndexError, TypeError, KeyError, AttributeError, OverflowError),
+    NotImplementedError,
+)
+
+
 @dataclass(frozen=True)
 class Card:
     """What a model's configuration tells.
@@ -225,7 +232,7 @@ class Classifier:
             logits = np.zeros((len(examples), self._model.config.num_labels))
             for index in eval_batches(lengths, self._batch_size):
                 logits[index] = self._logits([examples[i] for i in index])
-        except (ValueError, IndexError, TypeError, KeyError) as error:
+        except _UNSCORABLE as error:
             reason = (str(error).strip().splitlines() or [repr(error)])[0][:150]
             raise UserError(f"{self._name}: cannot score these texts ({reason})") from error
         if logits.shape[1] == 1:
@@ -271,7 +278,9 @@ def _positions(model: Any) -> int:
     RoBERTa and its kin count positions from padding_idx + 1; so their tables of 514 rows have room
     for 512 tokens.
     """
-    limit = setting(model.config, "max_position_embeddings") or _LENGTH
+    limit = setting(model.config, "max_position_embeddings") or 0
+    if limit < 1:  # XLNet says -1: it has no such table
+        limit = _LENGTH
     for name, module in model.named_modules():
         if (
             name.endswith("position_embeddings")

@@ -17,7 +17,15 @@ from urllib.parse import unquote
 
 from pyarrow.fs import FileInfo, FileSelector, FileType
 
-from bebert_ray.data.formats import FORMATS, SUFFIXES, Span, find_columns, format_of, shown
+from bebert_ray.data.formats import (
+    FORMATS,
+    SUFFIXES,
+    Span,
+    check_is_data,
+    find_columns,
+    format_of,
+    shown,
+)
 from bebert_ray.errors import UserError
 from bebert_ray.storage import Location, names, read, write_atomic
 from bebert_ray.storage.hashing import checksum
@@ -110,6 +118,8 @@ def find_sources(places: Sequence[str], output: Location) -> list[Source]:
         if info.type == FileType.File:
             format_of(location.name)
             sources = [_source(location, info)]
+        elif info.type != FileType.Directory:
+            raise UserError(f"--input {place}: is a pipe or a device; give a file or a directory")
         else:
             if _holds(location, output):
                 raise UserError(
@@ -130,6 +140,7 @@ def check_columns(sources: list[Source], text_columns: Sequence[str], added: Seq
     """
     for source in sources:
         location = source.location
+        check_is_data(location)
         there = format_of(location.name).columns(location, text_columns)
         if there:
             try:

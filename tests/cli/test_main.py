@@ -65,6 +65,8 @@ def test_bad_input_ends_with_two(capsys):
         ["inspect", "~/x"],
         ["inspect", "--config", "~/x"],
         ["export", "~/x", "y.onnx"],
+        ["robustness", "~/x"],
+        ["robustness", "x", "--json", "~/x/y"],
     ],
     ids=" ".join,
 )

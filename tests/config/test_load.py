@@ -343,6 +343,7 @@ CUSTOM = ("task=custom", "data.path=x.csv", "data.text_columns=[a]", "data.label
         (["task=demo", "data.path=x"], ["data.path"]),
         ([*CUSTOM, "data.text_columns=[a, a]"], ["data.text_columns"]),
         ([*CUSTOM, "data.label_column=a"], ["data.text_columns"]),
+        (["task=mrpc", "teacher.epochs=0", "layers=3"], ["layers"]),
         (["task=mrpc", "ensemble.schedule=parallel"], ["ensemble.schedule"]),
         (
             ["task=mrpc", "ensemble.method=bagging", "ensemble.schedule=pipelined"],

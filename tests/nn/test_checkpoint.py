@@ -74,6 +74,11 @@ def test_the_digest_follows_weights_config_and_tokenizer(damaged: Path) -> None:
     assert len(digests) == 4
 
 
+def test_it_may_be_in_the_home_directory(damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(damaged.parent))
+    assert find_checkpoint("~/checkpoint").path == damaged
+
+
 def test_the_bundled_encoder_is_there_and_loads() -> None:
     found = find_checkpoint("bundled")
     model = load_encoder(found, num_labels=2, dropout=0.1)

@@ -10,6 +10,11 @@ MINILM = EncoderShape.of(
     BertConfig(num_hidden_layers=6, hidden_size=384, num_attention_heads=12, intermediate_size=1536)
 )
 BASE = EncoderShape.of(BertConfig())
+LARGE = EncoderShape.of(
+    BertConfig(
+        num_hidden_layers=24, hidden_size=1024, num_attention_heads=16, intermediate_size=4096
+    )
+)
 STAGES = ("teacher", "half", "ternary")
 
 
@@ -38,6 +43,7 @@ def estimate(shape, stage, length, *overrides):
         (BASE, "ternary", 128, (), 6.930e9),
         (BASE, "member", 64, (), 4.570e9),
         (BASE, "member", 128, (), 7.327e9),
+        (LARGE, "teacher", 64, ("teacher.batch_size=8", "training.eval_batch_size=8"), 8.480e9),
     ],
 )
 def test_estimates_are_never_under_and_at_most_a_quarter_over(

@@ -158,6 +158,31 @@ def test_a_model_without_padding_scores_one_by_one(tiny_checkpoint, tmp_path):
     np.testing.assert_allclose(scores[:2], alone, atol=1e-6)
 
 
+def test_a_model_without_a_table_of_positions_has_a_limit(tiny_checkpoint, tmp_path):
+    from transformers import XLNetConfig, XLNetForSequenceClassification
+
+    config = XLNetConfig(
+        vocab_size=len(AutoTokenizer.from_pretrained(tiny_checkpoint)),
+        **{"d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 16},
+    )
+    assert config.max_position_embeddings == -1
+    model = save(tmp_path, XLNetForSequenceClassification(config), tiny_checkpoint)
+    assert np.isfinite(Classifier(model, batch_size=2).score([TEXTS])).all()
+
+
+def test_a_model_that_needs_more_than_texts_is_told_in_one_line(tiny_checkpoint, tmp_path):
+    from transformers import T5Config, T5ForSequenceClassification
+
+    config = T5Config(
+        vocab_size=len(AutoTokenizer.from_pretrained(tiny_checkpoint)),
+        **{"d_model": 16, "d_ff": 16, "num_layers": 1, "num_heads": 2, "d_kv": 8},
+    )
+    model = save(tmp_path, T5ForSequenceClassification(config), tiny_checkpoint)
+    with pytest.raises(UserError, match=r"cannot score these texts \(") as refusal:
+        Classifier(model, batch_size=2).score([TEXTS])
+    assert "\n" not in str(refusal.value) and len(str(refusal.value)) < 400
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
 def test_a_models_own_code_is_never_run(sentiment, tmp_path, name):
     copy = shutil.copytree(sentiment, tmp_path / "copy")

@@ -10,6 +10,7 @@ from bebert_ray.data.formats.json_lines import JSON, JSONL
 from bebert_ray.data.formats.parquet import PARQUET
 from bebert_ray.errors import UserError
 from bebert_ray.storage import Location
+from bebert_ray.storage.location import explained
 
 __all__ = [
     "CSV",
@@ -23,6 +24,7 @@ __all__ = [
     "Format",
     "Rows",
     "Span",
+    "check_is_data",
     "find_columns",
     "format_of",
     "listed",
@@ -35,6 +37,32 @@ FORMATS: dict[str, Format] = {".csv": CSV, ".tsv": TSV, ".jsonl": JSONL, ".parqu
 """The formats that can be cut into spans, by suffix."""
 
 SUFFIXES = ", ".join(FORMATS)
+
+
+_NOT_THE_FILE = {
+    b"version https://git-lfs": (
+        "is a pointer of Git LFS and not the file itself; run `git lfs pull`"
+    ),
+    b"<!doctype html": "is a web page and not the file itself; download the raw file",
+    b"<html": "is a web page and not the file itself; download the raw file",
+}
+
+
+def check_is_data(location: Location) -> None:
+    """Refuse what lies in place of a local file: a pointer of Git LFS, a web page, or a pipe.
+
+    Raises:
+        UserError: It is none that can be read, and read again.
+    """
+    if not (location.is_local and location.local.exists()) or location.local.is_dir():
+        return  # told elsewhere
+    if not location.local.is_file():
+        raise UserError(f"{location}: is a pipe or a device; write what it gives into a file first")
+    with explained("read", location), location.local.open("rb") as stream:
+        head = stream.read(64).lstrip().lower()
+    for start, what in _NOT_THE_FILE.items():
+        if head.startswith(start):
+            raise UserError(f"{location}: {what}")
 
 
 def format_of(name: str) -> Format:
