@@ -156,10 +156,10 @@ def expand(text: str) -> str:
 
 
 def is_utf8(text: str) -> bool:
-    """Whether text can be written as UTF-8: it holds no lone surrogate.
+    r"""Whether text can be written as UTF-8: it holds no lone surrogate.
 
     Examples:
-        >>> is_utf8("ä"), is_utf8("\\ud83d")
+        >>> is_utf8("ä"), is_utf8("\ud83d")
         (True, False)
     """
     try:
