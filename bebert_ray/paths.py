@@ -43,7 +43,7 @@ def check_no_secret(text: str) -> None:
         UserError: there is a password, a user where none belongs, a token, a fragment, or a
             parameter that is not among `PARAMETERS`.
 
-    Example:
+    Examples:
         >>> check_no_secret("s3://bucket/run?region=eu-west-1")
         >>> check_no_secret("s3://bucket/run?secret_key=abc")
         Traceback (most recent call last):
@@ -62,7 +62,7 @@ def check_no_secret(text: str) -> None:
 def hidden(text: str) -> str:
     """The text, or what may be shown of it: all but passwords, tokens, queries and fragments.
 
-    Example:
+    Examples:
         >>> hidden("output=https://me:pw@host/run?sig=abc#d")
         'output=https://…@host/run?…#…'
     """

@@ -20,7 +20,7 @@ from typing import Any
 
 from measure.tiny import tiny_run
 
-from bebert_ray.cli.common import run_job
+from bebert_ray.cli.common import local_path, run_job
 from bebert_ray.errors import RunError
 from bebert_ray.pipeline.layout import MEMBERS, RESULTS, WEIGHTS
 from bebert_ray.reporting.events import DRIVER, Event, read_events
@@ -200,16 +200,20 @@ def chaos(
         for number, fraction in enumerate(moments):
             name, kind = PLAN[number % len(PLAN)]
             subject, expected, timeline = undisturbed(name)
-            with Job(subject, output / f"{number:03d}", machines) as job:
-                job.wait_for(timeline.moment(fraction))
-                stage = job.stage
-                wrong = KILLS[kind](job, machines, rng)
-                wrong = wrong or _what_is_wrong(job, job.wait(), expected)
-                seconds = round(job.age, 1)
-            trials.append(Trial(name, kind, fraction, stage, seconds, wrong or "same"))
+            for attempt in range(ATTEMPTS):
+                # It may have been over, or without such a process, at the moment before.
+                moment = fraction * EARLIER**attempt
+                with Job(subject, output / f"{number:03d}-{attempt}", machines) as job:
+                    job.wait_for(timeline.moment(moment))
+                    stage = job.stage
+                    wrong = KILLS[kind](job, machines, rng)
+                    wrong = wrong or _what_is_wrong(job, job.wait(), expected)
+                if wrong in ("", OVER):
+                    shutil.rmtree(job.directory, ignore_errors=True)
+                if wrong != OVER:
+                    break
+            trials.append(Trial(name, kind, moment, stage, round(job.age, 1), wrong or "same"))
             print(f"{number + 1:3d}/{kills}  {trials[-1]}", flush=True)
-            if not wrong:
-                shutil.rmtree(job.directory)
     return {
         "chaos": schedule,
         "members": members,
@@ -224,6 +228,7 @@ def chaos(
 # --- the victims; each killer tells what went wrong, such as that there was no victim ---
 
 OVER = "it was over before the kill"
+ATTEMPTS, EARLIER = 4, 0.6
 
 
 def _kill_one_of(job: Job, rng: random.Random, *names: str) -> str:
@@ -391,6 +396,7 @@ class Job:
         self.directory, self.log = directory, directory.with_suffix(".log")
         self._command = [sys.executable, *subject.command, *subject.output(directory)]
         self._machines = machines
+        self._over: float | None = None
 
     def __enter__(self) -> Job:
         self.began = time.time()
@@ -420,7 +426,12 @@ class Job:
         except subprocess.TimeoutExpired:
             return None
         finally:
-            self.age = time.time() - self.began
+            self._over = time.time()
+
+    @property
+    def age(self) -> float:
+        """Seconds from its start to its end, or until now."""
+        return (self._over or time.time()) - self.began
 
     def wait_for(self, moment: Moment) -> None:
         """Wait until the run has come to a moment, or to its end."""
@@ -552,7 +563,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of moments and victims (default: 0)")
     parser.add_argument("--members", type=int, default=4, help="of the ensemble (default: 4)")
     parser.add_argument("--schedule", choices=["pipelined", "sequential"], default="pipelined")
-    parser.add_argument("--output", type=Path, help="new directory (default: a temporary one)")
+    parser.add_argument("--output", type=local_path, help="new directory (default: temporary)")
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="set a key")
     flags = parser.parse_intermixed_args(arguments)
     output = (flags.output or Path(tempfile.mkdtemp(prefix="chaos-"))).absolute()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import BertConfig, BertForSequenceClassification
 
+    from bebert_ray.pipeline.results import Results
     from bebert_ray.storage import Location
 
 # No deadline: the machine may be busy. In CI the same examples every time.
@@ -315,3 +316,42 @@ def member(
         return model
 
     return make
+
+
+def _mnli_scores(value: float) -> dict[str, dict[str, float]]:
+    splits = ("train", "selection", "dev_matched", "dev_mismatched")
+    return {
+        split: {metric: value + i / 100 + j / 1000 for j, metric in enumerate(("accuracy", "f1"))}
+        for i, split in enumerate(splits)
+    }
+
+
+@pytest.fixture
+def mnli_results() -> Results:
+    """What a run of MNLI with two members may end with: its scores and sizes are made up."""
+    from bebert_ray.pipeline.results import Model, Results
+
+    stages = ("teacher", "half", "ternary")
+    return Results(
+        run="/runs/mnli",
+        task="mnli",
+        metrics=("accuracy", "f1"),
+        classes=("entailment", "neutral", "contradiction"),
+        dev=("dev_matched", "dev_mismatched"),
+        selection="holdout",
+        seed=42,
+        stages={
+            name: Model(name, _mnli_scores(0.9 - i / 10), int(8e8 / 4**i), 10.04 * (i + 1))
+            for i, name in enumerate(stages)
+        },
+        members=[
+            Model("member 000", _mnli_scores(0.5), 8_000_000, 7.25, alpha=1.5, error=0.2),
+            Model("member 001", _mnli_scores(0.4), 8_000_000, 8.0, alpha=0.5, error=0.4),
+        ],
+        predictions=[(0, 0), (1, 2)],
+        staged=[_mnli_scores(0.5), _mnli_scores(0.55)],
+        note="",
+        packed=None,
+        config={"task": "mnli"},
+        versions={"torch": "2"},
+    )

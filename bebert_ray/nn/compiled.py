@@ -65,7 +65,7 @@ def compiled(function: F) -> F:
     same shape or none. Numbers among the arguments may vary, and `bool` are part of the code.
     An input that is small, or in inference mode, takes the eager way.
 
-    Example:
+    Examples:
         >>> @compiled
         ... def halve(x: Tensor) -> Tensor:
         ...     return x / 2

@@ -285,7 +285,7 @@ def binarize_sum(first: Tensor, second: Tensor, per_row: bool = False) -> Tensor
         second: of the same shape.
         per_row: see `binarize`.
 
-    Example:
+    Examples:
         >>> binarize_sum(torch.tensor([[1.0, -3.0]]), torch.tensor([[1.0, 1.0]]))
         tensor([[ 3., -1.]])
     """

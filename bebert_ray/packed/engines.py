@@ -49,7 +49,7 @@ def product(signs: Tensor, scales: Tensor, lowest: int, highest: int) -> Product
     Returns:
         The function that multiplies; it may change its argument.
 
-    Example:
+    Examples:
         >>> signs = torch.tensor([[1, -1], [1, 1]], dtype=torch.int8)
         >>> times = product(signs, torch.tensor([1.0, 0.5]), lowest=-8, highest=7)
         >>> times(torch.tensor([[7.0, -8.0]]))
@@ -63,7 +63,7 @@ def product(signs: Tensor, scales: Tensor, lowest: int, highest: int) -> Product
 def fits(lowest: int, highest: int) -> bool:
     """Whether 8 bits hold all levels.
 
-    Example:
+    Examples:
         >>> fits(0, 255), fits(-32767, 32767)
         (True, False)
     """

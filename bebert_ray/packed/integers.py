@@ -69,7 +69,7 @@ def quantizer(module: nn.Module) -> Quantizer:
     Args:
         module: a quantizer of `nn.quantizers`.
 
-    Example:
+    Examples:
         >>> four = LsqQuantizer(bits=4)
         >>> _ = four.step.data.fill_(0.5)
         >>> made = quantizer(four)

@@ -56,7 +56,7 @@ def area(strengths: Sequence[float], scores: Sequence[float], clean: float) -> f
 
     So it is a mean score.
 
-    Example:
+    Examples:
         >>> area([1.0, 2.0], [0.5, 0.5], clean=0.9)
         0.6
     """

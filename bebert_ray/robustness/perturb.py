@@ -83,7 +83,7 @@ def unicode(text: str, strength: float, rng: np.random.Generator) -> str:
 def truncate(text: str, strength: float, _: np.random.Generator) -> str:
     """This share of the words is cut off at the end; one stays at least.
 
-    Example:
+    Examples:
         >>> truncate("one two three four", 0.5, np.random.default_rng(0))
         'one two'
     """

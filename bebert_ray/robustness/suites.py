@@ -54,7 +54,7 @@ def parse_suites(texts: Sequence[str]) -> list[Suite]:
     Raises:
         UserError: a suite or a strength does not exist.
 
-    Example:
+    Examples:
         >>> [(suite.name, suite.strengths) for suite in parse_suites(["bits=0.01,0.001"])]
         [('bits', (0.001, 0.01))]
     """

@@ -52,25 +52,6 @@ def members(output):
 # --- bad input: one message, exit code 2, nothing written, no Ray ---
 
 
-@pytest.fixture
-def refused(tiny_run, tmp_path, capsys, monkeypatch):
-    """Runs the job, which must refuse its input; returns the message."""
-    monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray was started"))
-    output = tmp_path / "run"
-
-    def refused(*overrides):
-        before = sorted(tmp_path.rglob("*"))
-        assert run_here(*tiny_run, f"output={output}", *overrides) == 2
-        assert sorted(tmp_path.rglob("*")) == before
-        printed = capsys.readouterr()
-        assert printed.out == ""
-        assert printed.err.startswith("error: ")
-        assert "Traceback" not in printed.err
-        return printed.err.removeprefix("error: ")
-
-    return refused
-
-
 def glue(tmp_path, text):
     (tmp_path / "glue" / "SST-2").mkdir(parents=True)
     for name in ("train", "dev"):

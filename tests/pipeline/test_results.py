@@ -5,45 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from bebert_ray.pipeline.results import Model, Packed, Results, to_json
-
-METRICS = ("accuracy", "f1")
-
-
-def scores(value):
-    splits = ("train", "selection", "dev_matched", "dev_mismatched")
-    return {
-        split: {metric: value + i / 100 + j / 1000 for j, metric in enumerate(METRICS)}
-        for i, split in enumerate(splits)
-    }
+from bebert_ray.pipeline.results import Packed, Results, to_json
 
 
 @pytest.fixture
-def results():
-    stages = ("teacher", "half", "ternary")
-    return Results(
-        run="/runs/mnli",
-        task="mnli",
-        metrics=METRICS,
-        classes=("entailment", "neutral", "contradiction"),
-        dev=("dev_matched", "dev_mismatched"),
-        selection="holdout",
-        seed=42,
-        stages={
-            name: Model(name, scores(0.9 - i / 10), bits=int(8e8 / 4**i), seconds=10.04 * (i + 1))
-            for i, name in enumerate(stages)
-        },
-        members=[
-            Model("member 000", scores(0.5), 8_000_000, 7.25, alpha=1.5, error=0.2),
-            Model("member 001", scores(0.4), 8_000_000, 8.0, alpha=0.5, error=0.4),
-        ],
-        predictions=[(0, 0), (1, 2)],
-        staged=[scores(0.5), scores(0.55)],
-        note="",
-        packed=None,
-        config={"task": "mnli"},
-        versions={"torch": "2"},
-    )
+def results(mnli_results):
+    return mnli_results
 
 
 def test_the_summary_has_the_keys_that_scripts_count_on(results):
@@ -84,12 +51,13 @@ def test_everything_holds_all_splits_sizes_and_the_configuration(results):
     assert models["member 000"]["error"] == 0.2
     assert "alpha" not in models["teacher"]
     assert models["half"]["scores"]["dev_mismatched"]["f1"] == pytest.approx(0.831)
-    assert everything["staged"][1] == scores(0.55)
+    assert everything["staged"][1] == results.scores
     assert everything["config"] == {"task": "mnli"}
     assert json.loads(to_json(everything, indent=2)) == everything
 
 
-PACKED = Packed("fp16", {"weights": 10_620_000, "file": 12_970_000}, scores(0.55), 0.001234)
+SIZES = {"weights": 10_620_000, "file": 12_970_000}
+PACKED = Packed("fp16", SIZES, {"dev_matched": {"accuracy": 0.57}}, 0.001234)
 
 
 @pytest.mark.parametrize("packed", [None, PACKED])

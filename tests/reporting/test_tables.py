@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from bebert_ray.pipeline.resources import Allotment, Allotments, Node
-from bebert_ray.pipeline.results import Model, Packed, Results
+from bebert_ray.pipeline.results import Packed
 from bebert_ray.reporting.status import Row, Status
 from bebert_ray.reporting.tables import _duration, print_plan, print_status, print_table
 from bebert_ray.storage import Location
@@ -94,43 +94,10 @@ def test_a_driver_that_nobody_can_see():
 
 # --- scores and plan ---
 
-METRICS = ("accuracy", "f1")
-
-
-def scores(value):
-    splits = ("train", "selection", "dev_matched", "dev_mismatched")
-    return {
-        split: {metric: value + i / 100 + j / 1000 for j, metric in enumerate(METRICS)}
-        for i, split in enumerate(splits)
-    }
-
 
 @pytest.fixture
-def results():
-    stages = ("teacher", "half", "ternary")
-    return Results(
-        run="/runs/mnli",
-        task="mnli",
-        metrics=METRICS,
-        classes=("entailment", "neutral", "contradiction"),
-        dev=("dev_matched", "dev_mismatched"),
-        selection="holdout",
-        seed=42,
-        stages={
-            name: Model(name, scores(0.9 - i / 10), bits=int(8e8 / 4**i), seconds=10.04 * (i + 1))
-            for i, name in enumerate(stages)
-        },
-        members=[
-            Model("member 000", scores(0.5), 8_000_000, 7.25, alpha=1.5, error=0.2),
-            Model("member 001", scores(0.4), 8_000_000, 8.0, alpha=0.5, error=0.4),
-        ],
-        predictions=[(0, 0), (1, 2)],
-        staged=[scores(0.5), scores(0.55)],
-        note="",
-        packed=None,
-        config={"task": "mnli"},
-        versions={"torch": "2"},
-    )
+def results(mnli_results):
+    return mnli_results
 
 
 def printed(results):
