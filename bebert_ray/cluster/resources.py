@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +20,8 @@ from ray.exceptions import RayError
 from ray.util.state import get_log
 
 from bebert_ray.cluster.cpus import available_cpus
+from bebert_ray.cluster.local import environment_kept, local_ray
+from bebert_ray.cluster.watch import Lifeline, watched
 from bebert_ray.config import Config, ResourcesConfig
 from bebert_ray.config.schema import MemberResources, StageResources
 from bebert_ray.errors import RunError, UserError
@@ -27,6 +29,8 @@ from bebert_ray.pipeline.memory import EncoderShape, member_memory, stage_memory
 from bebert_ray.pipeline.resources import Allotment, Allotments, Node
 
 MEMBERS_PER_GPU = 4  # more would wait for each other, and for the memory of the GPU
+HEAD_PATIENCE = 40.0  # seconds; after 60 without a head Ray ends the process
+OWN_PATIENCE = 5.0  # seconds, of a process on this machine; what has died does not come back
 PROBE_SECONDS = 5.0
 """How long a cluster may take to accept a connection."""
 
@@ -44,7 +48,7 @@ def connected(resources: ResourcesConfig) -> Iterator[list[Node]]:
         RunError: it broke down later.
     """
     if ray.is_initialized():
-        with _run_errors():
+        with watched(_lifelines()), _run_errors():
             yield live_nodes()
         return
     address = os.environ.get("RAY_ADDRESS") or "local"
@@ -53,27 +57,59 @@ def connected(resources: ResourcesConfig) -> Iterator[list[Node]]:
         "log_to_driver": verbose,
         "logging_level": "info" if verbose else "error",
     }
-    if address == "local":
-        # Ray sees GPUs also where the installed torch can use none.
-        gpus = torch.cuda.device_count()
-        cpus = resources.num_cpus or available_cpus()
-        options |= {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False}
-    try:
-        _probe(address)
-        with _own_handler(signal.SIGTERM):
-            ray.init(address=address, **options)
-    except (OSError, RuntimeError, ValueError, RayError) as error:
-        if address == "local":
-            raise UserError(f"Ray cannot start on this machine: {error}") from error
-        raise UserError(
-            f"Ray at {address} cannot be used: {error}; set RAY_ADDRESS to a running cluster, or "
-            "unset it to use this machine alone"
-        ) from error
-    try:
-        with _run_errors():
+    with ExitStack() as stack:
+        try:
+            _probe(address)
+            with _own_handler(signal.SIGTERM):
+                if address == "local":
+                    stack.enter_context(local_ray(**_shares(resources), **options))
+                else:
+                    stack.enter_context(_joined(address, options))
+        except (OSError, RuntimeError, ValueError, RayError) as error:
+            if address == "local":
+                raise UserError(f"Ray cannot start on this machine: {error}") from error
+            raise UserError(
+                f"Ray at {address} cannot be used: {error}; set RAY_ADDRESS to a running cluster, "
+                "or unset it to use this machine alone"
+            ) from error
+        patience = OWN_PATIENCE if address == "local" else HEAD_PATIENCE
+        with watched(_lifelines(patience)), _run_errors():
             yield live_nodes()
-    finally:
-        ray.shutdown()
+
+
+def _lifelines(patience: float = HEAD_PATIENCE) -> list[Lifeline]:
+    """The head, which may be away for `patience` seconds, and the raylet of this machine."""
+    if ray.util.client.ray.is_connected():
+        return []  # both are elsewhere; Ray tells when its server is gone
+    context = ray.get_runtime_context()
+    here = context.get_node_id()
+    raylets = [
+        f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
+        for node in ray.nodes()
+        if node["NodeID"] == here
+    ]
+    return [
+        Lifeline("the head of Ray", context.gcs_address, patience),
+        *(Lifeline("the raylet of this machine", each, OWN_PATIENCE) for each in raylets),
+    ]
+
+
+def _shares(resources: ResourcesConfig) -> dict[str, Any]:
+    """What a Ray of this machine may use of it."""
+    # Ray sees GPUs also where the installed torch can use none.
+    gpus, cpus = torch.cuda.device_count(), resources.num_cpus or available_cpus()
+    return {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False}
+
+
+@contextmanager
+def _joined(address: str, options: dict[str, Any]) -> Iterator[None]:
+    """A connection to a cluster."""
+    with environment_kept():
+        ray.init(address=address, **options)
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 @contextmanager
