@@ -144,13 +144,27 @@ def expand(text: str) -> str:
     return path
 
 
+def is_utf8(text: str) -> bool:
+    """Whether text can be written as UTF-8: it holds no lone surrogate.
+
+    Examples:
+        >>> is_utf8("ä"), is_utf8("\ud83d")
+        (True, False)
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_utf8(path: str) -> None:
     """Refuse a path that no record and no file system of pyarrow can hold.
 
     Raises:
         UserError: it has bytes that are not UTF-8, or a zero byte.
     """
-    if "\0" in path or any("\ud800" <= letter <= "\udfff" for letter in path):
+    if "\0" in path or not is_utf8(path):
         shown = ascii(path)[:200]
         raise UserError(f"the path {shown} is not UTF-8 text; rename it, or give a link to it")
 

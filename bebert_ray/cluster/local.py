@@ -13,11 +13,15 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray import _raylet
 from ray._private import ray_constants
+from ray.exceptions import AuthenticationError
+
+from bebert_ray.errors import UserError
 
 ray_internals: Any = _raylet  # without type hints
 AUTH_MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
@@ -58,6 +62,49 @@ def local_ray(**options: Any) -> Iterator[None]:
         finally:
             ray.shutdown()
     shutil.rmtree(files, ignore_errors=True)
+
+
+@contextmanager
+def joined(address: str, head: str | None, **options: Any) -> Iterator[None]:
+    """A connection to a cluster. If it asks for a token, one in its usual place is used.
+
+    Ray itself tries for half a minute, and does not look for the token unless RAY_AUTH_MODE is set.
+
+    Args:
+        address: of the cluster, as of `ray.init`.
+        head: HOST:PORT of its head, if the address names it.
+        options: of `ray.init`.
+
+    Raises:
+        UserError: the cluster asks for a token which this process does not have.
+    """
+    with environment_kept():
+        if head is not None and not _admits(head):
+            if AUTH_MODE not in os.environ and _token_place().is_file():
+                os.environ[AUTH_MODE] = "token"
+                read_environment()
+            if not _admits(head):
+                raise UserError(
+                    f"Ray at {head} asks for a token, and this process has none that it takes: set "
+                    f"{AUTH_MODE}=token, and {TOKEN} or {TOKEN_PATH} to the cluster's token"
+                )
+        try:
+            ray.init(address=address, **options)
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _admits(head: str) -> bool:
+    try:
+        ray_internals.GcsClient(address=head)
+    except AuthenticationError:
+        return False
+    return True
+
+
+def _token_place() -> Path:
+    return Path(os.environ.get(TOKEN_PATH) or Path.home() / ".ray" / "auth_token")
 
 
 @contextmanager

@@ -19,12 +19,13 @@ import torch
 from ray.exceptions import RayError
 from ray.util.state import get_log
 
-from bebert_ray.cluster.cpus import available_cpus
-from bebert_ray.cluster.local import environment_kept, local_ray
+from bebert_ray.cluster.cpus import available_cpus, check_cpus
+from bebert_ray.cluster.local import joined, local_ray
 from bebert_ray.cluster.watch import Lifeline, watched
 from bebert_ray.config import Config, ResourcesConfig
 from bebert_ray.config.schema import MemberResources, StageResources
 from bebert_ray.errors import RunError, UserError
+from bebert_ray.paths import hidden
 from bebert_ray.pipeline.memory import EncoderShape, member_memory, stage_memory
 from bebert_ray.pipeline.resources import Allotment, Allotments, Node
 
@@ -52,6 +53,7 @@ def connected(resources: ResourcesConfig) -> Iterator[list[Node]]:
             yield live_nodes()
         return
     address = os.environ.get("RAY_ADDRESS") or "local"
+    check_cpus(resources.num_cpus)
     verbose = logging.getLogger("bebert_ray").isEnabledFor(logging.DEBUG)
     options: dict[str, Any] = {
         "log_to_driver": verbose,
@@ -59,22 +61,29 @@ def connected(resources: ResourcesConfig) -> Iterator[list[Node]]:
     }
     with ExitStack() as stack:
         try:
-            _probe(address)
+            if address == "local":
+                ray_of_ours = local_ray(**_shares(resources), **options)
+            else:
+                ray_of_ours = joined(address, _probe(address), **options)
             with _own_handler(signal.SIGTERM):
-                if address == "local":
-                    stack.enter_context(local_ray(**_shares(resources), **options))
-                else:
-                    stack.enter_context(_joined(address, options))
+                stack.enter_context(ray_of_ours)
         except (OSError, RuntimeError, ValueError, RayError) as error:
             if address == "local":
-                raise UserError(f"Ray cannot start on this machine: {error}") from error
+                raise UserError(f"Ray cannot start on this machine: {str(error)[:300]}") from error
             raise UserError(
-                f"Ray at {address} cannot be used: {error}; set RAY_ADDRESS to a running cluster, "
-                "or unset it to use this machine alone"
+                f"Ray at {hidden(address)[:100]} cannot be used: {str(error)[:250]}; set "
+                "RAY_ADDRESS to a running cluster, or unset it to use this machine alone"
             ) from error
         patience = OWN_PATIENCE if address == "local" else HEAD_PATIENCE
         with watched(_lifelines(patience)), _run_errors():
             yield live_nodes()
+
+
+def _shares(resources: ResourcesConfig) -> dict[str, Any]:
+    """What a Ray of this machine may use of it."""
+    # Ray sees GPUs also where the installed torch can use none.
+    gpus, cpus = torch.cuda.device_count(), resources.num_cpus or available_cpus()
+    return {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False}
 
 
 def _lifelines(patience: float = HEAD_PATIENCE) -> list[Lifeline]:
@@ -94,31 +103,14 @@ def _lifelines(patience: float = HEAD_PATIENCE) -> list[Lifeline]:
     ]
 
 
-def _shares(resources: ResourcesConfig) -> dict[str, Any]:
-    """What a Ray of this machine may use of it."""
-    # Ray sees GPUs also where the installed torch can use none.
-    gpus, cpus = torch.cuda.device_count(), resources.num_cpus or available_cpus()
-    return {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False}
-
-
-@contextmanager
-def _joined(address: str, options: dict[str, Any]) -> Iterator[None]:
-    """A connection to a cluster."""
-    with environment_kept():
-        ray.init(address=address, **options)
-        try:
-            yield
-        finally:
-            ray.shutdown()
-
-
 @contextmanager
 def _run_errors() -> Iterator[None]:
     try:
         yield
     except RayError as error:
         raise RunError(
-            f"Ray failed: {error}\nwhat was finished is kept; give the same command again to go on"
+            f"Ray failed: {str(error)[:300]}\n"
+            "what was finished is kept; give the same command again to go on"
         ) from error
 
 
@@ -236,11 +228,17 @@ def members_together(config: Config) -> int:
     return ensemble.members
 
 
-def _probe(address: str) -> None:
-    """Try the port: left alone, Ray waits for minutes for a cluster that is not there."""
+def _probe(address: str) -> str | None:
+    """Try the port: left alone, Ray waits for minutes for a cluster that is not there.
+
+    Returns:
+        HOST:PORT of the head, if the address names it.
+    """
     parts = urlsplit(address if "://" in address else f"ray://{address}")
-    if parts.hostname and parts.port:
-        socket.create_connection((parts.hostname, parts.port), PROBE_SECONDS).close()
+    if not (parts.hostname and parts.port):
+        return None
+    socket.create_connection((parts.hostname, parts.port), PROBE_SECONDS).close()
+    return None if "://" in address else address
 
 
 @contextmanager

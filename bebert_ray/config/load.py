@@ -13,7 +13,7 @@ import yaml
 from bebert_ray.config.check import COMMAND_LINE, RUN, Entry, build, refuse
 from bebert_ray.config.schema import Config
 from bebert_ray.errors import UserError
-from bebert_ray.paths import expand
+from bebert_ray.paths import expand, is_utf8
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = next(
@@ -192,7 +192,7 @@ def _parse_override(override: str, problems: list[str]) -> dict[str, Entry]:
     if not equals or not key:
         problems.append(f"{_cut(override)}: write an override as key.sub=value ({COMMAND_LINE})")
         return {}
-    if not _is_utf8(override):
+    if not is_utf8(override):
         problems.append(f"{_cut(key)}: the value is not UTF-8 text ({COMMAND_LINE})")
         return {}
     try:
@@ -250,14 +250,6 @@ def _is_one_value(tokens: list[yaml.Token], text: str) -> bool:
         case [yaml.FlowSequenceStartToken(), *_]:
             return _is_whole(tokens, text)
     return False
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _cut(text: str) -> str:

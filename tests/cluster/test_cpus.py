@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from bebert_ray.cluster.cpus import available_cpus
+from bebert_ray.cluster.cpus import available_cpus, check_cpus
+from bebert_ray.errors import UserError
 
 
 @pytest.fixture
@@ -82,3 +83,14 @@ def test_ray_is_started_with_them(monkeypatch):
     for asked, expected in ((None, 3), (5, 5)):
         with resources.connected(ResourcesConfig(num_cpus=asked)):
             assert started.pop()["num_cpus"] == expected
+
+
+def test_more_cpus_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    with pytest.raises(UserError, match=r"resources.num_cpus = 17: this machine has 2 CPUs; .* 16"):
+        check_cpus(17)
+    check_cpus(16)
+    check_cpus(None)
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    check_cpus(17)

@@ -16,6 +16,7 @@ import ray
 from bebert_ray.cluster.local import environment_kept
 from bebert_ray.cluster.resources import connected
 from bebert_ray.config import ResourcesConfig
+from bebert_ray.errors import UserError
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -89,6 +90,31 @@ def test_a_stranger_is_refused(address: str) -> None:
 def test_its_files_are_this_users(address: str) -> None:
     session = Path(ray._private.worker._global_node.get_session_dir_path())
     assert stat.S_IMODE(session.parents[1].stat().st_mode) == 0o700
+
+
+def test_a_command_without_the_token_is_told_so_at_once(address: str, tmp_path: Path) -> None:
+    code = (
+        "import sys, time\n"
+        "from bebert_ray.cluster.resources import connected\n"
+        "from bebert_ray.config import ResourcesConfig\n"
+        "start = time.monotonic()\n"
+        "try:\n"
+        "    with connected(ResourcesConfig()): pass\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+        "print(time.monotonic() - start < 5)\n"
+    )
+    known = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = subprocess.run(
+        [sys.executable, "-c", code],
+        env=known | {"HOME": str(tmp_path), "RAY_ADDRESS": address},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    told, quick = command.stdout.strip().splitlines()[-2:]
+    assert told.startswith(UserError.__name__), command.stdout + command.stderr
+    assert "asks for a token" in told and "RAY_AUTH_MODE=token" in told
+    assert quick == "True"
 
 
 def test_another_of_this_process_has_another_token(address: str) -> None:
