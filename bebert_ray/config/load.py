@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -126,15 +125,15 @@ def find_config(given: str | Path) -> Path:
         'quickstart.yaml'
     """
     path = Path(expand(str(given)))
-    if os.path.exists(path):  # which, unlike Path.exists, takes names that are too long
+    if path.exists():
         return path
     shipped = {file.stem: file for file in sorted(SHIPPED.glob("*.yaml"))}
     if path.name in (text := str(given), f"{text}.yaml") and path.stem in shipped:
         return shipped[path.stem]
-    close = get_close_matches(path.stem[:100], shipped, n=1)
+    close = get_close_matches(path.stem, shipped, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     raise UserError(
-        f"there is no config file {str(given)[:200]}; {hint}Those shipped are: {', '.join(shipped)}"
+        f"there is no config file {given}; {hint}Those shipped are: {', '.join(shipped)}"
     )
 
 

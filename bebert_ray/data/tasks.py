@@ -91,8 +91,6 @@ def task_name(text: str) -> str:
     known = [*TASKS, CUSTOM]
     if name in known:
         return name
-    # To compare takes time by the square of the length.
-    close = difflib.get_close_matches(name[:100], known, n=1)
+    close = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    shown = text if len(text) <= 60 else f"{text[:60]}…"
-    raise UserError(f"there is no task {shown!r}{hint} The tasks are: {', '.join(known)}")
+    raise UserError(f"there is no task {text!r}{hint} The tasks are: {', '.join(known)}")
