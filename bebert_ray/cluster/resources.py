@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,8 +20,8 @@ from ray.exceptions import RayError
 from ray.util.state import get_log
 
 from bebert_ray.cluster.cpus import available_cpus, check_cpus
-from bebert_ray.cluster.local import admitted, closed_to_others, protect_token
-from bebert_ray.cluster.watch import HeadLost, head_watched
+from bebert_ray.cluster.local import joined, local_ray
+from bebert_ray.cluster.watch import Lifeline, watched
 from bebert_ray.config import Config, ResourcesConfig
 from bebert_ray.config.schema import MemberResources, StageResources
 from bebert_ray.errors import RunError, UserError
@@ -30,6 +30,8 @@ from bebert_ray.pipeline.memory import EncoderShape, member_memory, stage_memory
 from bebert_ray.pipeline.resources import Allotment, Allotments, Node
 
 MEMBERS_PER_GPU = 4  # more would wait for each other, and for the memory of the GPU
+HEAD_PATIENCE = 40.0  # seconds; after 60 without a head Ray ends the process
+OWN_PATIENCE = 5.0  # seconds, of a process on this machine; what has died does not come back
 PROBE_SECONDS = 5.0
 """How long a cluster may take to accept a connection."""
 
@@ -47,7 +49,7 @@ def connected(resources: ResourcesConfig) -> Iterator[list[Node]]:
         RunError: it broke down later.
     """
     if ray.is_initialized():
-        with _run_errors():
+        with watched(_lifelines()), _run_errors():
             yield live_nodes()
         return
     address = os.environ.get("RAY_ADDRESS") or "local"
@@ -57,19 +59,14 @@ def connected(resources: ResourcesConfig) -> Iterator[list[Node]]:
         "log_to_driver": verbose,
         "logging_level": "info" if verbose else "error",
     }
-    if address == "local":
-        # Ray sees GPUs also where the installed torch can use none.
-        gpus = torch.cuda.device_count()
-        cpus = resources.num_cpus or available_cpus()
-        options |= {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False}
     with ExitStack() as stack:
         try:
             if address == "local":
-                stack.enter_context(closed_to_others())
-            elif head := _probe(address):
-                stack.enter_context(admitted(head))
+                ray_of_ours = local_ray(**_shares(resources), **options)
+            else:
+                ray_of_ours = joined(address, _probe(address), **options)
             with _own_handler(signal.SIGTERM):
-                ray.init(address=address, **options)
+                stack.enter_context(ray_of_ours)
         except (OSError, RuntimeError, ValueError, RayError) as error:
             if address == "local":
                 raise UserError(f"Ray cannot start on this machine: {str(error)[:300]}") from error
@@ -77,24 +74,33 @@ def connected(resources: ResourcesConfig) -> Iterator[list[Node]]:
                 f"Ray at {hidden(address)[:100]} cannot be used: {str(error)[:250]}; set "
                 "RAY_ADDRESS to a running cluster, or unset it to use this machine alone"
             ) from error
-        if address == "local":
-            protect_token()
-        lost = False
-        try:
-            with _watched(address), _run_errors():
-                yield live_nodes()
-        except HeadLost:
-            lost = True
-            raise
-        finally:
-            if not lost:  # shutdown would wait for the head
-                ray.shutdown()
+        patience = OWN_PATIENCE if address == "local" else HEAD_PATIENCE
+        with watched(_lifelines(patience)), _run_errors():
+            yield live_nodes()
 
 
-def _watched(address: str) -> AbstractContextManager[None]:
-    if "://" in address:  # a client of Ray knows no head
-        return nullcontext()
-    return head_watched(ray.get_runtime_context().gcs_address)
+def _shares(resources: ResourcesConfig) -> dict[str, Any]:
+    """What a Ray of this machine may use of it."""
+    # Ray sees GPUs also where the installed torch can use none.
+    gpus, cpus = torch.cuda.device_count(), resources.num_cpus or available_cpus()
+    return {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False}
+
+
+def _lifelines(patience: float = HEAD_PATIENCE) -> list[Lifeline]:
+    """The head, which may be away for `patience` seconds, and the raylet of this machine."""
+    if ray.util.client.ray.is_connected():
+        return []  # both are elsewhere; Ray tells when its server is gone
+    context = ray.get_runtime_context()
+    here = context.get_node_id()
+    raylets = [
+        f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
+        for node in ray.nodes()
+        if node["NodeID"] == here
+    ]
+    return [
+        Lifeline("the head of Ray", context.gcs_address, patience),
+        *(Lifeline("the raylet of this machine", each, OWN_PATIENCE) for each in raylets),
+    ]
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """The CPUs that a process may use."""
 
 import os
-from contextlib import nullcontext
 
 import pytest
 
@@ -79,7 +78,7 @@ def test_ray_is_started_with_them(monkeypatch):
     monkeypatch.setattr(resources.ray, "init", lambda **options: started.append(options))
     monkeypatch.setattr(resources.ray, "shutdown", lambda: None)
     monkeypatch.setattr(resources, "live_nodes", lambda: [])
-    monkeypatch.setattr(resources, "_watched", lambda _: nullcontext())
+    monkeypatch.setattr(resources, "_lifelines", lambda _: [])
     monkeypatch.setattr(resources, "available_cpus", lambda: 3)
     for asked, expected in ((None, 3), (5, 5)):
         with resources.connected(ResourcesConfig(num_cpus=asked)):

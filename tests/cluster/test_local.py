@@ -1,8 +1,9 @@
-"""A Ray of this machine: nobody else gets in."""
+"""A Ray of this machine: nobody else gets in, and nothing of it stays behind."""
 
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,12 +13,12 @@ import psutil
 import pytest
 import ray
 
-from bebert_ray.cluster.local import closed_to_others
+from bebert_ray.cluster.local import environment_kept
 from bebert_ray.cluster.resources import connected
 from bebert_ray.config import ResourcesConfig
 from bebert_ray.errors import UserError
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 # Without Ray's half a minute of trying.
 KNOCK = """
@@ -33,23 +34,36 @@ except Exception as error:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """That of a Ray that this process has started as every command does."""
+    """That of a Ray that this process has started as every command does, with a worker."""
+    home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("RAY_ADDRESS", raising=False)
-        patch.delenv("RAY_AUTH_MODE", raising=False)
+        for name in [name for name in os.environ if name.startswith("RAY_")]:
+            patch.delenv(name)
+        patch.setenv("HOME", str(home))
+        before = environment()
         with connected(ResourcesConfig(num_cpus=1)):
-            ray.get(ray.remote(lambda: 1).remote())  # a worker is there, too
+            assert ray.get(ray.remote(lambda: 1).remote()) == 1
+            files = Path(ray._private.worker._global_node.get_session_dir_path())
             yield ray.get_runtime_context().gcs_address
+        assert environment() == before
+        assert not list(home.iterdir())
+        assert not files.parents[1].exists()
 
 
-def knock(address: str, home: Path, **environment: str) -> str:
+def environment() -> dict[str, str]:
+    """That of this process, but for what pytest changes."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+
+
+def knock(address: str, **environment: str) -> str:
+    """What a process of another user meets there."""
     known = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     stranger = subprocess.run(
         [sys.executable, "-c", KNOCK, address],
-        env=known | {"HOME": str(home)} | environment,
+        env=known | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
     )
     return stranger.stdout.strip()
 
@@ -66,16 +80,16 @@ def test_nothing_listens_beyond_loopback(address: str) -> None:
     assert {ip.removeprefix("::ffff:") for _, ip in places} <= {"127.0.0.1", "::1"}, places
 
 
-def test_a_stranger_is_refused(address: str, tmp_path: Path) -> None:
-    assert knock(address, tmp_path) == "AuthenticationError"
-    assert knock(address, tmp_path, RAY_AUTH_MODE="disabled") == "AuthenticationError"
-    wrong = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
-    assert knock(address, tmp_path, **wrong) == "AuthenticationError"
-    assert knock(address, Path.home(), RAY_AUTH_MODE="token") == "in"
+def test_a_stranger_is_refused(address: str) -> None:
+    assert knock(address) == "AuthenticationError"
+    assert knock(address, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64) == "AuthenticationError"
+    token = {name: os.environ[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+    assert knock(address, **token) == "in"
 
 
-def test_the_token_is_for_this_user_alone(address: str) -> None:
-    assert (Path.home() / ".ray" / "auth_token").stat().st_mode & 0o077 == 0
+def test_its_files_are_this_users(address: str) -> None:
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    assert stat.S_IMODE(session.parents[1].stat().st_mode) == 0o700
 
 
 def test_a_command_without_the_token_is_told_so_at_once(address: str, tmp_path: Path) -> None:
@@ -103,12 +117,35 @@ def test_a_command_without_the_token_is_told_so_at_once(address: str, tmp_path: 
     assert quick == "True"
 
 
-def test_the_environment_is_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    before = dict(os.environ)
-    with closed_to_others():
-        assert os.environ["RAY_AUTH_MODE"] == "token"
-    assert dict(os.environ) == before
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    with closed_to_others():
-        assert os.environ["RAY_AUTH_MODE"] == "disabled"
+def test_another_of_this_process_has_another_token(address: str) -> None:
+    token = os.environ["RAY_AUTH_TOKEN"]
+    code = (
+        "import os, ray\n"
+        "from bebert_ray.cluster.resources import connected\n"
+        "from bebert_ray.config import ResourcesConfig\n"
+        "before = dict(os.environ)\n"
+        "for _ in range(2):\n"
+        "    with connected(ResourcesConfig(num_cpus=1)):\n"
+        "        f = ray.remote(lambda: os.environ['RAY_AUTH_TOKEN'])\n"
+        "        print(ray.get(f.remote()))\n"
+        "    assert dict(os.environ) == before\n"
+    )
+    known = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    shown = subprocess.check_output([sys.executable, "-c", code], env=known, text=True, timeout=200)
+    tokens = {token, *shown.split()}
+    assert len(tokens) == 3
+    assert all(len(each) == 64 for each in tokens)
+
+
+def test_variables_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ONE", "1")
+    monkeypatch.setenv("RAY_TWO", "2")
+    monkeypatch.delenv("RAY_THREE", raising=False)
+    with environment_kept():
+        os.environ["RAY_ONE"] = os.environ["RAY_THREE"] = "x"
+        del os.environ["RAY_TWO"]
+        os.environ["MINE"] = "kept"
+    assert os.environ["RAY_ONE"] == "1"
+    assert os.environ["RAY_TWO"] == "2"
+    assert "RAY_THREE" not in os.environ
+    assert os.environ.pop("MINE") == "kept"
