@@ -1,4 +1,4 @@
-"""`bebert serve`, and `jobs/serve.py`: answer HTTP requests with a finished model."""
+"""`bebert serve`: answer HTTP requests with a finished model."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 import asyncio
 import http.client
 import json
-import os
 import threading
 
 import pytest
@@ -88,6 +87,7 @@ def expected(model):
 
 
 @pytest.mark.cluster
+@pytest.mark.timeout(600)
 def test_answers_are_those_of_predict_also_when_a_replica_is_killed(model):
     wanted = expected(model)
     assert len({row["label"] for row in wanted}) == 2
@@ -118,6 +118,7 @@ def test_answers_are_those_of_predict_also_when_a_replica_is_killed(model):
 
 
 @pytest.mark.cluster
+@pytest.mark.timeout(600)
 def test_a_ray_that_was_there_is_joined_and_stays(model, monkeypatch):
     ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
@@ -128,7 +129,7 @@ def test_a_ray_that_was_there_is_joined_and_stays(model, monkeypatch):
             assert "SERVE_CONTROLLER_ACTOR" in names
             assert ask(served, "POST", "/", {"text": "good"})[0] == 200
         monkeypatch.delenv("RAY_ADDRESS")
-        assert ray.get(ray.remote(os.getpid).remote()) > 0
+        assert ray.get(ray.remote(lambda: 1).remote()) == 1
         assert not ray.util.list_named_actors(all_namespaces=True)
     finally:
         ray.shutdown()

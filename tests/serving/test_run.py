@@ -73,7 +73,7 @@ def test_a_model_that_cannot_be_served_is_told_before_ray_starts(
 
 
 def test_a_cascade_takes_a_model_that_has_one(model):
-    with pytest.raises(UserError, match="--cascade: .* has none"):
+    with pytest.raises(UserError, match=r"--cascade: .* has none"):
         check(model, cascade=True)
 
 
