@@ -139,8 +139,8 @@ def running(
             serve.start(proxy_location="Disabled", logging_config=quiet)
             application = deployment.bind(str(model), batch_size, cascade)
             handle = serve.run(application, name=name, route_prefix=None)
-        except (RuntimeError, RayServeException) as error:
-            reason = " ".join(str(error).split())[:300]
+        except (RuntimeError, RayError, RayServeException) as error:
+            reason = " ".join(str(error).split())[-300:]  # where a traceback tells what is wrong
             raise RunError(f"the replicas of {model} do not start: {reason}") from error
         yield Replicas(name, handle)
     finally:

@@ -47,7 +47,7 @@ class Service:
 def serve(service: Service, progress: Console) -> None:
     """Answer requests until SIGINT or SIGTERM, which raise KeyboardInterrupt here.
 
-    All is checked before Ray starts: the extra, the model, which is loaded once, and the port.
+    All is checked before Ray starts: the model, which is loaded once, the extra, and the port.
 
     Args:
         service: What is served, and where.
@@ -57,9 +57,9 @@ def serve(service: Service, progress: Console) -> None:
         UserError: Something in the input is wrong.
         RunError: The replicas do not start.
     """
-    check_extra()
     model = Location.parse(service.model)
     card, pairs = check_model(model, service.batch_size, service.cascade)
+    check_extra()
     with listener(service.host, service.port) as listening:
         # Not above: they need the extra.
         import uvicorn

@@ -152,8 +152,8 @@ def service(model: str, replicas: int) -> Iterator[tuple[subprocess.Popen[str], 
     )
     try:
         assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line:
+        line = next((line for line in process.stdout if line.startswith("{")), None)
+        if line is None:
             raise RunError(f"bebert serve ended with {process.wait()} before it was ready")
         yield process, urlsplit(json.loads(line)["url"]).netloc
         process.send_signal(signal.SIGTERM)

@@ -36,6 +36,7 @@ def test_a_model_that_is_not_there(capsys, monkeypatch, tmp_path):
 
 
 def test_without_the_extra(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("bebert_ray.serving.run.check_model", lambda *_: (None, None))
     monkeypatch.setattr("bebert_ray.serving.run.find_spec", lambda name: None)
     assert main(["serve", str(tmp_path)]) == 2
     assert "pip install 'bebert_ray[serve]'" in capsys.readouterr().err

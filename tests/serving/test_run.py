@@ -6,6 +6,8 @@ import shutil
 import pytest
 from safetensors.torch import load_file, save_file
 
+pytest.importorskip("uvicorn", reason="needs the extra serve")
+
 from bebert_ray.errors import UserError
 from bebert_ray.serving import run
 from bebert_ray.serving.run import Service, check_extra, check_model, listener, serve
