@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class UserError(Exception):
     """Bad input: the message says what was wrong, where, and what to do. Jobs exit with 2."""
@@ -17,3 +20,20 @@ class RunError(Exception):
 
 class Diverged(RunError):
     """A training came to NaN or infinity; with the same settings it will again."""
+
+
+def closest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known name that is spelled most like another, for "did you mean"; None if none is.
+
+    Args:
+        name: what was given.
+        known: the names that there are.
+        cutoff: least likeness, 0 to 1, see `difflib.get_close_matches`.
+
+    Examples:
+        >>> closest("mrcp", ["mrpc", "cola"])
+        'mrpc'
+    """
+    if len(name) > 100:  # looking would take long
+        return None
+    return next(iter(get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)

@@ -26,7 +26,11 @@ PARAMETERS = {
 # The user of these is a container, or a name without a password.
 _WITH_USER = ("abfs", "abfss", "hdfs", "viewfs")
 _TOKEN = re.compile(r"(?:hf|ghp|gho|github_pat|sk)_[A-Za-z0-9_]{16,}|AKIA[0-9A-Z]{16}")
+# Possessive, and from the first letter of a word on: a long text takes no longer than it must.
+_ADDRESS = re.compile(r"(?<![A-Za-z0-9+.-])([0-9+.-]*+)([A-Za-z][A-Za-z0-9+.-]*+://)(\S*)")
 HIDDEN = "…"
+LONGEST_NAME, LONGEST_PATH = 255, 4095
+"""In bytes: what Linux and most file systems allow."""
 
 
 def check_no_secret(text: str) -> None:
@@ -62,16 +66,16 @@ def hidden(text: str) -> str:
         >>> hidden("output=https://me:pw@host/run?sig=abc#d")
         'output=https://…@host/run?…#…'
     """
-    shown = re.sub(r"([A-Za-z][A-Za-z0-9+.-]*://)(\S*)", _without_secrets, text, flags=re.DOTALL)
+    shown = _ADDRESS.sub(_without_secrets, text)
     if shown == text and _secret_in(text):
         shown = re.sub(r"[?#].*", HIDDEN, shown, flags=re.DOTALL)
     return _TOKEN.sub(HIDDEN, shown)
 
 
 def _without_secrets(found: re.Match[str]) -> str:
-    head, rest = found.groups()
+    before, head, rest = found.groups()
     if not _secret_in(head + rest):
-        return head + rest
+        return found[0]
     rest, hash_sign, _ = rest.partition("#")
     rest, question, _ = rest.partition("?")
     place, slash, path = rest.partition("/")
@@ -83,7 +87,7 @@ def _without_secrets(found: re.Match[str]) -> str:
     keeps_user = bool(at) and head[:-3].lower() in _WITH_USER and ":" not in user
     shown_user = (user if keeps_user else HIDDEN) + at if at else ""
     ends = (question and f"?{HIDDEN}") + (hash_sign and f"#{HIDDEN}")
-    return f"{head}{shown_user}{host}{slash}{path}{ends}"
+    return f"{before}{head}{shown_user}{host}{slash}{path}{ends}"
 
 
 def _secret_in(text: str) -> str:
@@ -128,7 +132,7 @@ def expand(text: str) -> str:
 
     Raises:
         UserError: there is no such user, or no home directory is known; or the path holds a zero
-            byte, or bytes that are not UTF-8, which a record cannot hold.
+            byte, or bytes that are not UTF-8, which a record cannot hold; or it is too long.
 
     Examples:
         >>> expand("s3://bucket/~run"), expand("runs/~old")
@@ -141,7 +145,28 @@ def expand(text: str) -> str:
             f"the home directory of {ascii(text)[:200]} is not known; set HOME, or give an "
             "absolute path (./~… for a file of that name)"
         )
+    if "://" not in path:
+        name = max(path.split("/"), key=len)
+        if len(name.encode()) > LONGEST_NAME or len(path.encode()) > LONGEST_PATH:
+            raise UserError(
+                f"the path {path[:60]}… has {len(path):,} letters; a file system takes names of "
+                f"{LONGEST_NAME} bytes and paths of {LONGEST_PATH:,}"
+            )
     return path
+
+
+def is_utf8(text: str) -> bool:
+    r"""Whether text can be written as UTF-8: it holds no lone surrogate.
+
+    Examples:
+        >>> is_utf8("ä"), is_utf8("\ud83d")
+        (True, False)
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_utf8(path: str) -> None:
@@ -150,7 +175,7 @@ def check_utf8(path: str) -> None:
     Raises:
         UserError: it has bytes that are not UTF-8, or a zero byte.
     """
-    if "\0" in path or any("\ud800" <= letter <= "\udfff" for letter in path):
+    if "\0" in path or not is_utf8(path):
         shown = ascii(path)[:200]
         raise UserError(f"the path {shown} is not UTF-8 text; rename it, or give a link to it")
 

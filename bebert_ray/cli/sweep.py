@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bebert_ray.cli.common import consoles, parse_config
+from bebert_ray.cluster.cpus import check_cpus
 from bebert_ray.config.check import describe
 from bebert_ray.sweeps.settings import SWEEP, load_sweep
 
@@ -37,6 +38,7 @@ EXAMPLES = """\
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Check the input, show the plan, do the work, show the results."""
     settings, flags = parse_config(load_sweep, _keys, DESCRIPTION, EXAMPLES, arguments, prog)
+    check_cpus(settings.config.resources.num_cpus)
 
     # Only now: --help and a mistyped key should not wait for torch and Ray.
     from bebert_ray.pipeline.results import to_json

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bebert_ray.cli.common import consoles, parse_config
+from bebert_ray.cluster.cpus import check_cpus
 from bebert_ray.config import describe, load_config
 
 DESCRIPTION = """\
@@ -26,6 +27,7 @@ EXAMPLES = """\
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Check the input, show the plan, do the work, show the results."""
     config, flags = parse_config(load_config, describe, DESCRIPTION, EXAMPLES, arguments, prog)
+    check_cpus(config.resources.num_cpus)
 
     # Only now: --help and a mistyped key should not wait for torch and Ray.
     from bebert_ray.pipeline.layout import REPORT, RESULTS

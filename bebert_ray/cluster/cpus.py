@@ -7,8 +7,29 @@ import os
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+from bebert_ray.errors import UserError
+
 CGROUPS = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")
+PER_CPU = 8
+"""How many CPUs a Ray of this machine may count for each that there is."""
+
+
+def check_cpus(wanted: int | None) -> None:
+    """Refuse a Ray of far more CPUs than the machine has: each worker would get next to nothing.
+
+    Args:
+        wanted: `resources.num_cpus`, which means nothing where RAY_ADDRESS names a cluster.
+
+    Raises:
+        UserError: they are more than `PER_CPU` for each CPU.
+    """
+    there = os.cpu_count() or 1
+    if os.environ.get("RAY_ADDRESS", "local") in ("", "local") and (wanted or 0) > PER_CPU * there:
+        raise UserError(
+            f"resources.num_cpus = {wanted}: this machine has {there} CPUs; give at most "
+            f"{PER_CPU * there}, or leave it out"
+        )
 
 
 def available_cpus(cgroups: Path = CGROUPS, own: Path = OWN) -> int:

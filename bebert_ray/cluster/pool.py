@@ -7,6 +7,7 @@ worker dies nothing is lost: another one runs the step again, from its checkpoin
 
 from __future__ import annotations
 
+import errno
 import heapq
 import os
 import signal
@@ -300,13 +301,13 @@ class Pool:
                 return
             if isinstance(cause, Diverged):
                 raise Diverged(f"{step.name} diverged: {cause}") from error
-            if isinstance(cause, UserError | RunError | OSError):
-                raise RunError(f"{step.name} failed: {cause}") from error
-            if isinstance(cause, MemoryError):
+            if is_out_of_memory(cause):
                 raise RunError(
                     f"{step.name} failed: out of memory; give it more (resources), or a smaller "
                     "batch_size"
                 ) from error
+            if isinstance(cause, UserError | RunError | OSError):
+                raise RunError(f"{step.name} failed: {cause}") from error
             raise RunError(f"{step.name} failed, with an error of bebert_ray:\n{error}") from error
         except RayError as error:
             self._replace(slot, step, error, advance)
@@ -441,6 +442,23 @@ class _EventSender:
     def __call__(self, event: dict[str, Any]) -> None:
         with suppress(RayError):
             self._events.put(event)
+
+
+def is_out_of_memory(error: object) -> bool:
+    """Whether an error says that memory ran out: of Python, torch or the system.
+
+    Examples:
+        >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+        True
+        >>> is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+        False
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    signs = ("can't allocate memory", "cannot allocate memory", "out of memory", "bad_alloc")
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in signs)
 
 
 def _reason(error: Exception) -> str:

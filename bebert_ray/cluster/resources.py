@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,10 +19,13 @@ import torch
 from ray.exceptions import RayError
 from ray.util.state import get_log
 
-from bebert_ray.cluster.cpus import available_cpus
+from bebert_ray.cluster.cpus import available_cpus, check_cpus
+from bebert_ray.cluster.local import admitted, closed_to_others, protect_token
+from bebert_ray.cluster.watch import HeadLost, head_watched
 from bebert_ray.config import Config, ResourcesConfig
 from bebert_ray.config.schema import MemberResources, StageResources
 from bebert_ray.errors import RunError, UserError
+from bebert_ray.paths import hidden
 from bebert_ray.pipeline.memory import EncoderShape, member_memory, stage_memory
 from bebert_ray.pipeline.resources import Allotment, Allotments, Node
 
@@ -48,6 +51,7 @@ def connected(resources: ResourcesConfig) -> Iterator[list[Node]]:
             yield live_nodes()
         return
     address = os.environ.get("RAY_ADDRESS") or "local"
+    check_cpus(resources.num_cpus)
     verbose = logging.getLogger("bebert_ray").isEnabledFor(logging.DEBUG)
     options: dict[str, Any] = {
         "log_to_driver": verbose,
@@ -58,22 +62,39 @@ def connected(resources: ResourcesConfig) -> Iterator[list[Node]]:
         gpus = torch.cuda.device_count()
         cpus = resources.num_cpus or available_cpus()
         options |= {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False}
-    try:
-        _probe(address)
-        with _own_handler(signal.SIGTERM):
-            ray.init(address=address, **options)
-    except (OSError, RuntimeError, ValueError, RayError) as error:
+    with ExitStack() as stack:
+        try:
+            if address == "local":
+                stack.enter_context(closed_to_others())
+            elif head := _probe(address):
+                stack.enter_context(admitted(head))
+            with _own_handler(signal.SIGTERM):
+                ray.init(address=address, **options)
+        except (OSError, RuntimeError, ValueError, RayError) as error:
+            if address == "local":
+                raise UserError(f"Ray cannot start on this machine: {str(error)[:300]}") from error
+            raise UserError(
+                f"Ray at {hidden(address)[:100]} cannot be used: {str(error)[:250]}; set "
+                "RAY_ADDRESS to a running cluster, or unset it to use this machine alone"
+            ) from error
         if address == "local":
-            raise UserError(f"Ray cannot start on this machine: {error}") from error
-        raise UserError(
-            f"Ray at {address} cannot be used: {error}; set RAY_ADDRESS to a running cluster, or "
-            "unset it to use this machine alone"
-        ) from error
-    try:
-        with _run_errors():
-            yield live_nodes()
-    finally:
-        ray.shutdown()
+            protect_token()
+        lost = False
+        try:
+            with _watched(address), _run_errors():
+                yield live_nodes()
+        except HeadLost:
+            lost = True
+            raise
+        finally:
+            if not lost:  # shutdown would wait for the head
+                ray.shutdown()
+
+
+def _watched(address: str) -> AbstractContextManager[None]:
+    if "://" in address:  # a client of Ray knows no head
+        return nullcontext()
+    return head_watched(ray.get_runtime_context().gcs_address)
 
 
 @contextmanager
@@ -82,7 +103,8 @@ def _run_errors() -> Iterator[None]:
         yield
     except RayError as error:
         raise RunError(
-            f"Ray failed: {error}\nwhat was finished is kept; give the same command again to go on"
+            f"Ray failed: {str(error)[:300]}\n"
+            "what was finished is kept; give the same command again to go on"
         ) from error
 
 
@@ -200,11 +222,17 @@ def members_together(config: Config) -> int:
     return ensemble.members
 
 
-def _probe(address: str) -> None:
-    """Try the port: left alone, Ray waits for minutes for a cluster that is not there."""
+def _probe(address: str) -> str | None:
+    """Try the port: left alone, Ray waits for minutes for a cluster that is not there.
+
+    Returns:
+        HOST:PORT of the head, if the address names it.
+    """
     parts = urlsplit(address if "://" in address else f"ray://{address}")
-    if parts.hostname and parts.port:
-        socket.create_connection((parts.hostname, parts.port), PROBE_SECONDS).close()
+    if not (parts.hostname and parts.port):
+        return None
+    socket.create_connection((parts.hostname, parts.port), PROBE_SECONDS).close()
+    return None if "://" in address else address
 
 
 @contextmanager

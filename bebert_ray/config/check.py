@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
 from bebert_ray.config.schema import Config
-from bebert_ray.errors import UserError
+from bebert_ray.errors import UserError, closest
 from bebert_ray.paths import hidden
 
 COMMAND_LINE = "command line"
@@ -147,12 +146,18 @@ def did_you_mean(schema: Schema, key: str) -> str:
     keys_by_leaf: dict[str, list[str]] = {}
     for known in schema.leaves:
         keys_by_leaf.setdefault(known.rpartition(".")[2], []).append(known)
-    close = get_close_matches(key, schema.leaves, n=1, cutoff=0.8)
-    near = [k for name in get_close_matches(leaf, keys_by_leaf, n=1) for k in keys_by_leaf[name]]
+    close = closest(key, schema.leaves, cutoff=0.8)
+    near = keys_by_leaf.get(closest(leaf, keys_by_leaf) or "", [])
     here = [k for k in near if k.rpartition(".")[0] == section]
     # Without a section, or in one that has no such key, it may be any of those.
     any_of_them = near if not section or (section in schema.sections and not here) else []
-    matches = (here if section else []) or any_of_them or close or keys_by_leaf.get(leaf) or near
+    matches = (
+        (here if section else [])
+        or any_of_them
+        or ([close] if close else [])
+        or keys_by_leaf.get(leaf)
+        or near
+    )
     return f"; did you mean {' or '.join(matches)}?" if matches else ""
 
 

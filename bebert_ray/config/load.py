@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import yaml
 
 from bebert_ray.config.check import COMMAND_LINE, RUN, Entry, build, refuse
 from bebert_ray.config.schema import Config
-from bebert_ray.errors import UserError
-from bebert_ray.paths import expand
+from bebert_ray.errors import UserError, closest
+from bebert_ray.paths import expand, is_utf8
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = next(
@@ -124,16 +124,17 @@ def find_config(given: str | Path) -> Path:
         >>> find_config("quickstart").name
         'quickstart.yaml'
     """
-    path = Path(expand(str(given)))
-    if path.exists():
+    text = str(given)
+    path = Path(expand(text))
+    if os.path.exists(path):  # False for a name that is too long, too
         return path
     shipped = {file.stem: file for file in sorted(SHIPPED.glob("*.yaml"))}
-    if path.name in (text := str(given), f"{text}.yaml") and path.stem in shipped:
+    if path.name in (text, f"{text}.yaml") and path.stem in shipped:
         return shipped[path.stem]
-    close = get_close_matches(path.stem, shipped, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
+    close = closest(path.stem, shipped)
+    hint = f"did you mean {close}? " if close else ""
     raise UserError(
-        f"there is no config file {given}; {hint}Those shipped are: {', '.join(shipped)}"
+        f"there is no config file {text[:200]}; {hint}Those shipped are: {', '.join(shipped)}"
     )
 
 
@@ -192,7 +193,7 @@ def _parse_override(override: str, problems: list[str]) -> dict[str, Entry]:
     if not equals or not key:
         problems.append(f"{_cut(override)}: write an override as key.sub=value ({COMMAND_LINE})")
         return {}
-    if not _is_utf8(override):
+    if not is_utf8(override):
         problems.append(f"{_cut(key)}: the value is not UTF-8 text ({COMMAND_LINE})")
         return {}
     try:
@@ -250,14 +251,6 @@ def _is_one_value(tokens: list[yaml.Token], text: str) -> bool:
         case [yaml.FlowSequenceStartToken(), *_]:
             return _is_whole(tokens, text)
     return False
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _cut(text: str) -> str:

@@ -23,8 +23,8 @@ from bebert_ray.data.formats import (
     whole_format_of,
 )
 from bebert_ray.data.formats.parquet import values_of
-from bebert_ray.data.formats.safe import is_utf8
 from bebert_ray.errors import UserError
+from bebert_ray.paths import is_utf8
 from bebert_ray.storage import Location
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)

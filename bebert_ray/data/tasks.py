@@ -6,10 +6,9 @@ hub's ``nyu-mll/glue``, so that a label index means the same from every source.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
-from bebert_ray.errors import UserError
+from bebert_ray.errors import UserError, closest
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,6 @@ def task_name(text: str) -> str:
     known = [*TASKS, CUSTOM]
     if name in known:
         return name
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise UserError(f"there is no task {text!r}{hint} The tasks are: {', '.join(known)}")
+    close = closest(name, known)
+    hint = f"; did you mean {close!r}?" if close else "."
+    raise UserError(f"there is no task {text[:60]!r}{hint} The tasks are: {', '.join(known)}")

@@ -120,9 +120,9 @@ def open_job(prepared: Prepared) -> Job:
             words.
     """
     config, corpus = prepared.config, prepared.corpus
-    rows = json.loads((fetch(prepared.layout.data).path / ROWS).read_text())
-    train = corpus.train.take(np.array(rows["train"], np.int64))
-    kept_out = [corpus.train.take(np.array(rows["selection"], np.int64)), *corpus.dev.values()]
+    rows = _rows(prepared)
+    train = corpus.train.take(rows["train"])
+    kept_out = [corpus.train.take(rows["selection"]), *corpus.dev.values()]
     augment = config.data.augment
     inputs = prepared.augmentation
     assert inputs is not None
@@ -243,7 +243,7 @@ def leave_augmented(prepared: Prepared, job: Job, seconds: float) -> Artifact:
             " and all were left as they are; set data.augment.copies=0, or change keep_numbers, "
             "keep_names, keep_stop_words, model or vectors"
         )
-    labels = _train_labels(prepared)
+    labels = prepared.corpus.train.labels[_rows(prepared)["train"]]
     lengths = np.concatenate([np.diff(arrays["offsets"]) for arrays in made])
     columns = Columns(
         np.concatenate([arrays["input_ids"] for arrays in made]),
@@ -271,10 +271,10 @@ def _examples(split: Split) -> list[tuple[str, ...]]:
     return list(zip(*split.texts, strict=True))
 
 
-def _train_labels(prepared: Prepared) -> np.ndarray:
-    rows = json.loads((fetch(prepared.layout.data).path / ROWS).read_text())["train"]
-    labels: np.ndarray = prepared.corpus.train.labels[np.array(rows, np.int64)]
-    return labels
+def _rows(prepared: Prepared) -> dict[str, np.ndarray]:
+    """The rows of the corpus that each split of the run holds."""
+    rows = json.loads((fetch(prepared.layout.data).path / ROWS).read_text())
+    return {name: np.array(chosen, np.int64) for name, chosen in rows.items()}
 
 
 def _name(part: int) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Literal
 
-from bebert_ray.errors import UserError
+from bebert_ray.errors import UserError, closest
 
 Kind = Literal["text", "embeddings", "bits", "file"]
 """What a suite disturbs: the texts, the word embeddings, the packed weights; a file has its own
@@ -66,8 +65,8 @@ def parse_suites(texts: Sequence[str]) -> list[Suite]:
         name, equals, strengths = text.partition("=")
         suite = SUITES.get(name.strip())
         if suite is None:
-            close = get_close_matches(name.strip().lower(), SUITES, n=1)
-            hint = f"; did you mean {close[0]}?" if close else "."
+            close = closest(name.strip().lower(), SUITES)
+            hint = f"; did you mean {close}?" if close else "."
             raise UserError(
                 f"--suite {text[:60]}: there is no such suite{hint} There are {', '.join(SUITES)}"
             )

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote
@@ -61,6 +62,15 @@ class Source:
     size: int
     modified: int
     partition: Partition = field(default_factory=dict)
+
+    @cached_property
+    def digest(self) -> str | None:
+        """SHA-256 of its content, when first asked for; None in an object store.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        return _digest(self.location)
 
 
 @dataclass(frozen=True)
@@ -186,7 +196,7 @@ def open_output(
         UserError: Another command has written there, or the input holds no rows.
     """
     place = output / RECORD
-    inputs = [[str(each.location), each.size, each.modified, digest(each)] for each in sources]
+    inputs = [[str(each.location), each.size, each.modified, each.digest] for each in sources]
     wanted = json.loads(json.dumps(command | {"input": inputs}))
     try:
         record = opened(read(place), place, FORMAT, VERSION)
@@ -213,17 +223,23 @@ def _begin(output: Location, command: dict[str, Any], parts: list[Part]) -> list
     return parts
 
 
-def digest(source: Source) -> str | None:
-    """SHA-256 of an input file; None in an object store, which changes the time at any write.
+def _digest(location: Location) -> str | None:
+    if not location.is_local:  # an object store changes the time at any write
+        return None
+    with explained("read", location):
+        found: str = checksum(location.local)["sha256"]
+        return found
+
+
+def check_same(source: Source) -> None:
+    """Refuse an input file whose content is not what was planned with, whatever its time says.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: its content, size or time is another, or it is gone.
     """
-    if not source.location.is_local:
-        return None
-    with explained("read", source.location):
-        found: str = checksum(source.location.local)["sha256"]
-        return found
+    check_unchanged(source.location, source.size, source.modified)
+    if _digest(source.location) != source.digest:
+        raise _changed(source.location)
 
 
 def check_unchanged(location: Location, size: int, modified: int) -> None:
@@ -235,10 +251,14 @@ def check_unchanged(location: Location, size: int, modified: int) -> None:
     with explained("read", location):
         info = location.filesystem.get_file_info(location.path)
     if (info.type, info.size, info.mtime_ns) != (FileType.File, size, modified):
-        raise UserError(
-            f"{location} has changed since the command began: rows of both versions would be "
-            "mixed. What is written is of the earlier one; choose another output directory for this"
-        )
+        raise _changed(location)
+
+
+def _changed(location: Location) -> UserError:
+    return UserError(
+        f"{location} has changed since the command began: rows of both versions would be mixed. "
+        "What is written is of the earlier one; choose another output directory for this"
+    )
 
 
 def _below(directory: Location) -> Iterator[Source]:

@@ -20,8 +20,7 @@ from bebert_ray.scoring.parts import (
     Part,
     check_columns,
     check_output,
-    check_unchanged,
-    digest,
+    check_same,
     find_sources,
     open_output,
     without_empty,
@@ -140,17 +139,15 @@ def predict(request: Request, progress: Console) -> Outcome:
             f"{len(sources)} input files, {count_rows(parts):,} rows; {len(parts)} output files, "
             f"{len(left)} to do"
         )
-        before = [digest(each) for each in sources]
         seconds = 0.0
         found: dict[str, int] = {}
         if left:
             with connected(ResourcesConfig()):
                 seconds, found = _score(job, left, request.workers, progress)
         bad = _check_complete(output, parts, found)
-        for source, expected in zip(sources, before, strict=True):
-            check_unchanged(source.location, source.size, source.modified)
-            if left and digest(source) != expected:
-                check_unchanged(source.location, source.size, -1)
+        if left:
+            for source in sources:
+                check_same(source)
         lists = output / BAD_ROWS
     if bad == count_rows(parts):
         raise RunError(

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from bebert_ray.data.formats import Added, format_of, shown
-from bebert_ray.data.formats.safe import is_utf8
+from bebert_ray.paths import is_utf8
 from bebert_ray.scoring.classifier import Card, Classifier
 from bebert_ray.scoring.parts import Part, check_unchanged
 from bebert_ray.storage import Location, write_atomic

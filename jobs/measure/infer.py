@@ -26,6 +26,7 @@ from transformers import AutoConfig
 from bebert_ray.packed.engines import engine
 from bebert_ray.training.precision import fast_precision
 from measure.contestants import Contestant, in_process
+from measure.untrained import untrained
 
 SHAPES = ((1, 32), (1, 128), (32, 64))
 """Batches that are measured: texts, and tokens of each."""
@@ -199,38 +200,20 @@ def _make_teacher(model: str, directory: Path) -> None:
 
 
 def _make_packed(model: str, kind: str, members: int, directory: Path) -> None:
+    from bebert_ray.nn.checkpoint import find_checkpoint
     from bebert_ray.packed import packed_model
     from bebert_ray.packed.onnx import export_onnx
 
-    every = [_member(model, kind, seed) for seed in range(members)]
+    words = AutoConfig.from_pretrained(find_checkpoint(model).path).vocab_size
+    batch, every = _batch(8, 64, words), []
+    for seed in range(members):
+        torch.manual_seed(seed)
+        every.append(untrained(model, kind, batch, len(LABELS)))
     packed = packed_model(every, [1.0] * members, LABELS, ["text"])
     packed.save_pretrained(directory)
     export_onnx(packed, directory / "onnxruntime.onnx")
     export_onnx(packed, directory / "openvino.onnx", "openvino")
     export_onnx(packed, directory / "int8.onnx", weights="int8")
-
-
-def _member(model: str, kind: str, seed: int) -> Any:
-    """A member of a kind, as its training starts."""
-    from bebert_ray.config.bits import Bits
-    from bebert_ray.nn.binarize import binarize_
-    from bebert_ray.nn.checkpoint import find_checkpoint, load_encoder
-    from bebert_ray.nn.narrow import narrow_
-    from bebert_ray.nn.quantizers import calibrate_
-    from bebert_ray.nn.split import split_, ternarize_
-
-    torch.manual_seed(seed)
-    member = load_encoder(find_checkpoint(model), len(LABELS), dropout=0.0).eval()
-    bits = Bits.parse(kind).activations
-    if bits > 2:
-        narrow_(member, 0.5)
-        ternarize_(member, bits)
-    else:
-        binarize_(member, bits)
-    calibrate_(member, _batch(8, 64, member.config.vocab_size))
-    if bits > 2:
-        split_(member)
-    return member
 
 
 def _torch_teacher(path: Path, threads: int, words: int) -> Callable[..., object]:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from measure.contestants import Contestant, in_process
+from measure.untrained import TERNARY, untrained
 
 EXAMPLES, TOKENS, LABELS = 32, 64, 2
-TERNARY = ("1-1-8", "1-1-4")  # members that are split from a ternary model
 
 
 def train(steps: int, warmup: int, bits: str) -> dict[str, Any]:
@@ -97,38 +97,18 @@ def _batch() -> dict[str, Any]:
     }
 
 
-def _model(bits: str) -> Any:
-    """The bundled encoder, ternary at half width, or fully binary at full width."""
-    from bebert_ray.config.bits import Bits
-    from bebert_ray.nn.bert import without_dropout
-    from bebert_ray.nn.binarize import binarize_
-    from bebert_ray.nn.checkpoint import find_checkpoint, load_encoder
-    from bebert_ray.nn.narrow import narrow_
-    from bebert_ray.nn.quantizers import calibrate_
-    from bebert_ray.nn.split import ternarize_
-    from bebert_ray.training.losses import inputs_of
-
-    model = without_dropout(load_encoder(find_checkpoint("bundled"), LABELS, dropout=0.0))
-    activations = Bits.parse(bits).activations
-    if bits in TERNARY:
-        narrow_(model, 0.5)
-        ternarize_(model, activations)
-    else:
-        binarize_(model, activations)
-    calibrate_(model, inputs_of(_batch()))
-    return model
-
-
 def _make_member(directory: Path, bits: str) -> None:
     """Leave the model that a member starts from, as its stage leaves it."""
     from bebert_ray.nn.bert import save_model
-    from bebert_ray.nn.split import split_
 
-    model = _model(bits)
-    if bits in TERNARY:
-        split_(model)
     directory.mkdir()
-    save_model(model, directory)
+    save_model(_untrained(bits), directory)
+
+
+def _untrained(bits: str, split: bool = True) -> Any:
+    from bebert_ray.training.losses import inputs_of
+
+    return untrained("bundled", bits, inputs_of(_batch()), LABELS, split)
 
 
 def _member_step(checkpoint: Path, compile: bool) -> Callable[[], object]:
@@ -147,7 +127,7 @@ def _ternary_step(bits: str, compile: bool) -> Callable[[], object]:
 
     teacher = without_dropout(load_encoder(find_checkpoint("bundled"), LABELS, dropout=0.0))
     narrow_(teacher, 0.5)
-    model = _model(bits).train()
+    model = _untrained(bits, split=False).train()
     return _step(model, hidden_loss(model, teacher, "scores"), compile)
 
 

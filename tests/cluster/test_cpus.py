@@ -1,10 +1,12 @@
 """The CPUs that a process may use."""
 
 import os
+from contextlib import nullcontext
 
 import pytest
 
-from bebert_ray.cluster.cpus import available_cpus
+from bebert_ray.cluster.cpus import available_cpus, check_cpus
+from bebert_ray.errors import UserError
 
 
 @pytest.fixture
@@ -77,7 +79,19 @@ def test_ray_is_started_with_them(monkeypatch):
     monkeypatch.setattr(resources.ray, "init", lambda **options: started.append(options))
     monkeypatch.setattr(resources.ray, "shutdown", lambda: None)
     monkeypatch.setattr(resources, "live_nodes", lambda: [])
+    monkeypatch.setattr(resources, "_watched", lambda _: nullcontext())
     monkeypatch.setattr(resources, "available_cpus", lambda: 3)
     for asked, expected in ((None, 3), (5, 5)):
         with resources.connected(ResourcesConfig(num_cpus=asked)):
             assert started.pop()["num_cpus"] == expected
+
+
+def test_more_cpus_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    with pytest.raises(UserError, match=r"resources.num_cpus = 17: this machine has 2 CPUs; .* 16"):
+        check_cpus(17)
+    check_cpus(16)
+    check_cpus(None)
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    check_cpus(17)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from bebert_ray.data.formats.base import shown
 from bebert_ray.errors import UserError
+from bebert_ray.paths import is_utf8
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
@@ -51,15 +52,6 @@ def check_names(names: Sequence[str], where: str) -> None:
         if name in seen:
             raise UserError(f"{where}: two classes are named {shown(name)}; give each its own name")
         seen.add(name)
-
-
-def is_utf8(text: str) -> bool:
-    """Whether text can be written as UTF-8: it holds no lone surrogate."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _is_number(text: str) -> bool:
