@@ -21,8 +21,8 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
 from bebert_ray.cluster.worker import worker_environment
-from bebert_ray.errors import RunError
-from bebert_ray.scoring.classifier import Classifier
+from bebert_ray.errors import RunError, UserError
+from bebert_ray.scoring.classifier import Classifier, read_card
 from bebert_ray.serving.rows import Refused, Row, score_rows
 from bebert_ray.storage import Location
 
@@ -36,12 +36,29 @@ BATCH_SECONDS = 0.01
 _DEPLOYMENT = "model"
 
 
-class Replica:
-    """A process with the model. Rows that come together, or while it computes, share a batch."""
+Settings = tuple[str, str, int, bool]
+"""Of a `Replica`, in the order of its arguments."""
 
-    def __init__(self, model: str, batch_size: int, cascade: bool):
+
+class Replica:
+    """A process with the model. Rows that come together share a batch.
+
+    Args:
+        model: Its directory, a path or a URI.
+        digest: That of its `Card`.
+        batch_size: The most rows of a batch.
+        cascade: Whether members are asked one after another.
+
+    Raises:
+        UserError: It cannot be loaded, or is another model now.
+    """
+
+    def __init__(self, model: str, digest: str, batch_size: int, cascade: bool):
         torch.set_num_threads(1)
-        self._classifier = Classifier(Location.parse(model), batch_size, cascade)
+        place = Location.parse(model)
+        if read_card(place).digest != digest:
+            raise UserError(f"{place} has changed since the service started; start it again")
+        self._classifier = Classifier(place, batch_size, cascade)
         batched: Any = self.score
         batched.set_max_batch_size(batch_size)
 
@@ -89,18 +106,14 @@ class Replicas:
 
 
 @contextmanager
-def running(
-    model: Location, batch_size: int, cascade: bool, fewest: int, most: int, gpu: bool
-) -> Iterator[Replicas]:
+def running(settings: Settings, fewest: int, most: int, gpu: bool) -> Iterator[Replicas]:
     """Replicas of a model on the Ray that this process is connected to, for a while.
 
     Serve is started without HTTP proxies of its own if it does not run, and is then shut down
     afterwards; otherwise only this application ends.
 
     Args:
-        model: its directory.
-        batch_size: the most rows of a batch.
-        cascade: whether members are asked one after another.
+        settings: of the replicas.
         fewest: how many replicas there are at least.
         most: and at most.
         gpu: whether each has a GPU.
@@ -110,7 +123,7 @@ def running(
     """
     if not logging.getLogger("bebert_ray").isEnabledFor(logging.DEBUG):
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    was_there = _serve_runs()
+    was_there, (model, _, batch_size, _) = _serve_runs(), settings
     name = f"bebert-{uuid.uuid4().hex[:8]}"
     quiet = {"enable_access_log": False}
     deployment = serve.deployment(
@@ -137,7 +150,7 @@ def running(
     try:
         try:
             serve.start(proxy_location="Disabled", logging_config=quiet)
-            application = deployment.bind(str(model), batch_size, cascade)
+            application = deployment.bind(*settings)
             handle = serve.run(application, name=name, route_prefix=None)
         except (RuntimeError, RayError, RayServeException) as error:
             reason = " ".join(str(error).split())[-300:]  # where a traceback tells what is wrong

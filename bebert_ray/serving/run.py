@@ -72,14 +72,13 @@ def serve(service: Service, progress: Console) -> None:
             places = room(nodes, Allotment(1, 1.0 if gpus else 0.0))
             if places < service.min_replicas:
                 raise UserError(
-                    f"--min-replicas {service.min_replicas}: the cluster has room for {places} "
-                    f"(a {'GPU' if gpus else 'CPU'} each); ask for fewer"
+                    f"{service.min_replicas} replicas: the cluster has room for {places} (a "
+                    f"{'GPU' if gpus else 'CPU'} each); ask for fewer"
                 )
             fewest, most = service.min_replicas, service.max_replicas or places
             progress.print(f"{model}: starting {fewest} replicas (at most {most})")
-            with running(
-                model, service.batch_size, service.cascade, fewest, most, bool(gpus)
-            ) as replicas:
+            settings = (str(model), card.digest, service.batch_size, service.cascade)
+            with running(settings, fewest, most, bool(gpus)) as replicas:
                 app = make_app(replicas.score, partial(answers, card), replicas.health, pairs)
                 config = uvicorn.Config(
                     app,

@@ -15,9 +15,12 @@ from measure.serve import kill_replica, service
 from ray.exceptions import ActorDiedError, RayTaskError
 
 import bebert_ray as bb
+from bebert_ray.errors import UserError
+from bebert_ray.scoring.classifier import read_card
 from bebert_ray.serving import replicas
-from bebert_ray.serving.replicas import ATTEMPTS, Replicas
+from bebert_ray.serving.replicas import ATTEMPTS, Replica, Replicas
 from bebert_ray.serving.rows import Refused
+from bebert_ray.storage import Location
 
 WORDS = ["film", "movie", "plot", "story"] * 3
 TEXTS = [
@@ -61,6 +64,13 @@ def test_an_error_of_the_code_is_not_sent_again():
     with pytest.raises(RayTaskError):
         asyncio.run(Replicas("app", handle).score(("a",)))
     assert handle.calls == 1
+
+
+def test_a_replica_that_comes_later_is_of_the_same_model(model):
+    digest = read_card(Location.parse(str(model))).digest
+    Replica(str(model), digest, 8, False)
+    with pytest.raises(UserError, match="has changed since the service started"):
+        Replica(str(model), "0" * 64, 8, False)
 
 
 def ask(address, method, path, body=None):
