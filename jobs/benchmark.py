@@ -24,6 +24,7 @@ schedules  the same members trained one after another, pipelined, as bagging: se
 kinds      members of each width in bits, from 1-1-8 to 1-1-1: scores, sizes, bit operations
 alphas     the search for alphas on made-up logits: evaluations in a second
 infer      packed models in each engine beside the full-precision model: milliseconds, memory
+serve      `bebert serve` under load, with a replica killed: answers lost or wrong, milliseconds
 
 exit code: 0 done, 1 a run failed, 2 something in the input is wrong"""
 
@@ -35,6 +36,7 @@ examples:
   python jobs/benchmark.py kinds --config configs/quickstart.yaml ensemble.members=4
   python jobs/benchmark.py alphas --members 4 --examples 408
   python jobs/benchmark.py infer --kinds 1-1-4 --threads 1 --repeat 20
+  python jobs/benchmark.py serve --model runs/quickstart/model --replicas 2
   python jobs/benchmark.py schedules --help"""
 
 # As in the modules that do the work, which import torch.
@@ -152,6 +154,32 @@ def infer(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, An
     return result
 
 
+def serve(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, Any]:
+    """The service under load."""
+    add = parser.add_argument
+    add("--model", required=True, help="a path or URI of a classifier, as model/ of a run")
+    add("--requests", type=_positive, default=10_000, help="default: 10000")
+    add("--clients", type=_positive, default=32, help="who send at once (default: 32)")
+    add("--rate", type=_rate, help="requests a second (default: as fast as they are answered)")
+    add("--replicas", type=_positive, default=2, help="default: 2")
+    add("--no-kill", action="store_true", help="kill no replica")
+    flags = parser.parse_args(arguments)
+
+    from measure.serve import print_figures, serve
+
+    kill, rate = not flags.no_kill, flags.rate
+    result = serve(flags.model, flags.requests, flags.clients, rate, flags.replicas, kill)
+    print_figures(result, console())
+    return result
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text}: must be above 0")
+    return value
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -190,6 +218,7 @@ BENCHMARKS: dict[str, Callable[[argparse.ArgumentParser, list[str]], dict[str, A
     "kinds": kinds,
     "alphas": alphas,
     "infer": infer,
+    "serve": serve,
 }
 
 

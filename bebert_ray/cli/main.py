@@ -14,6 +14,7 @@ COMMANDS = {
     "train": ("train", "train an ensemble of binary BERTs, and evaluate it"),
     "sweep": ("sweep", "search for the best ensemble: learning rates, boosting, size"),
     "predict": ("predict", "score files of texts with a finished model"),
+    "serve": ("serve", "answer HTTP requests with a finished model"),
     "status": ("status", "show where a run stands, also while it runs"),
     "robustness": (
         "robustness",

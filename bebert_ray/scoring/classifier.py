@@ -173,19 +173,26 @@ def _check_code(model: Location, name: str) -> None:
 
 
 class Classifier:
-    """A loaded model, on the GPU if there is one.
+    """A loaded model.
 
     Args:
         model: Its directory.
         batch_size: Texts in a forward pass.
         cascade: Whether members are asked one after another; the model has a cascade.
+        device: Where it computes; None for the GPU, or the CPU if there is none.
 
     Raises:
         UserError: It cannot be loaded, or its tensors are not those of a sequence classifier.
     """
 
-    def __init__(self, model: Location, batch_size: int, cascade: bool = False):
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(
+        self,
+        model: Location,
+        batch_size: int,
+        cascade: bool = False,
+        device: torch.device | None = None,
+    ):
+        self._device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._name = f"--model {model}"
         with refusing(f"{self._name}: cannot be loaded: "):
             path = local_copy(model)

@@ -60,6 +60,7 @@ def test_bad_input_ends_with_two(capsys):
         ["train", "task=demo", "model=~/x"],
         ["sweep", "--config", "~/x"],
         ["predict", "--model", "~/x", "--input", "y", "--output", "z"],
+        ["serve", "~/x"],
         ["status", "~/x"],
         ["report", "~/x"],
         ["inspect", "~/x"],

@@ -24,7 +24,9 @@ def figures(job):
     return json.loads(job.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("what", ["train", "control", "schedules", "kinds", "alphas", "infer"])
+@pytest.mark.parametrize(
+    "what", ["train", "control", "schedules", "kinds", "alphas", "infer", "serve"]
+)
 def test_each_has_a_help_of_its_own(what):
     job = benchmark(what, "--help")
     assert job.returncode == 0

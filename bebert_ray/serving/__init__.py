@@ -1,0 +1,1 @@
+"""A finished model as an HTTP service: requests, batches, replicas on Ray Serve."""
