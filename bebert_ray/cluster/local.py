@@ -27,6 +27,8 @@ ray_internals: Any = _raylet  # without type hints
 AUTH_MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 # With "0" Ray listens on 127.0.0.1, as it does on systems that ask the user about each port.
 _ALL_INTERFACES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+LONGEST_PLACE = 20
+"""Letters: below it Ray makes sockets, whose paths have at most 107."""
 _OF_RAY = ("RAY_", "PYTHONBREAKPOINT")
 
 
@@ -40,14 +42,15 @@ def local_ray(**options: Any) -> Iterator[None]:
     Args:
         options: of `ray.init`.
 
-    Example:
+    Examples:
         ```python
         with local_ray(num_cpus=2):
             ray.get(task.remote())
         ```
     """
-    # As Ray chooses it; the path must be short, since it is that of sockets.
-    place = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    place = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    if len(place) > LONGEST_PLACE:
+        place = "/tmp"
     files = tempfile.mkdtemp(prefix="bebert-ray-", dir=place)  # 0700; Ray makes its own 0777
     with environment_kept():
         if AUTH_MODE not in os.environ:

@@ -127,7 +127,7 @@ def test_bundled_weights_with_another_hash(refused, monkeypatch):
 
 
 def test_the_directory_of_another_run(refused, tmp_path):
-    keep_config(load_config(None, ["task=mrpc", "seed=7"]), Location.of(tmp_path / "run"))
+    keep_config(load_config(None, ["task=mrpc", "seed=7"]), Location.of(tmp_path / SCRIPT.stem))
     message = refused()
     assert "  seed: 7 there, 42 here\n" in message
     assert "  task: 'mrpc' there, 'custom' here\n" in message
