@@ -33,7 +33,7 @@ START_SECONDS = 300.0
 REQUEST_SECONDS = 150.0
 KILL_AFTER = 1 / 3  # of the requests
 DISTINCT = 1000  # texts, which are asked again and again
-TOLERANCE = 1e-3
+TOLERANCE = 1e-4
 """Most that a probability may differ from that of `bebert predict`: floats are rounded otherwise in
 other batches, and an activation on the border of two levels can so get the other."""
 
