@@ -45,8 +45,9 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 
         size, cascade = flags.batch_size, flags.cascade
         serve(Service(flags.model, flags.host, flags.port, fewest, most, size, cascade), progress)
-    except KeyboardInterrupt:
-        progress.print("ended")
+    except KeyboardInterrupt:  # a signal before it was ready
+        pass
+    progress.print("ended")
 
 
 def _parse(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import signal
 import socket
+import time
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from types import FrameType
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -19,6 +24,9 @@ from bebert_ray.pipeline.resources import Allotment
 from bebert_ray.scoring.classifier import Card, Classifier, check_tokens, read_card
 from bebert_ray.serving.rows import NOT_FINITE, answers, score_rows
 from bebert_ray.storage import Location
+
+LAST_SECONDS = 20
+"""How long requests that are there when a signal comes may take."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class Service:
 
 
 def serve(service: Service, progress: Console) -> None:
-    """Answer requests until SIGINT or SIGTERM, which raise KeyboardInterrupt here.
+    """Answer requests until SIGINT or SIGTERM.
 
     All is checked before Ray starts: the model, which is loaded once, the extra, and the port.
 
@@ -85,13 +93,39 @@ def serve(service: Service, progress: Console) -> None:
                     log_level="warning",
                     access_log=False,
                     lifespan="off",
-                    timeout_graceful_shutdown=20,
+                    timeout_graceful_shutdown=LAST_SECONDS,
                 )
                 listening.listen(1024)
                 url = _url(service.host, listening)
                 progress.print(f"serving at {url}: POST / or /predict, GET /health; Ctrl-C ends it")
                 print(json.dumps({"url": url, "pid": os.getpid()}), flush=True)
-                uvicorn.Server(config).run(sockets=[listening])
+                _run(uvicorn.Server(config), listening)
+
+
+def _run(server: Any, listening: socket.socket) -> None:
+    """Answer requests until SIGINT or SIGTERM, and then those that are there.
+
+    Args:
+        server: of uvicorn. It raises the signal again in the event loop when it is done, where a
+            KeyboardInterrupt would cancel the connections that were accepted last.
+        listening: listens.
+    """
+
+    def end(number: int, _: FrameType | None) -> None:
+        server.should_exit = True
+
+    async def run() -> None:
+        await server.serve(sockets=[listening])
+        until = time.monotonic() + LAST_SECONDS
+        while server.server_state.tasks and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        asyncio.run(run())
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def check_extra() -> None:
