@@ -18,14 +18,14 @@ from bebert_ray.data.columns import Columns
 from bebert_ray.nn.bert import build
 from bebert_ray.packed.layers import is_packed
 from bebert_ray.packed.model import rebuilt
-from bebert_ray.training.fit import in_order, predict, predict_batches
+from bebert_ray.training.predict import in_order, predict, predict_batches
 from bebert_ray.training.work import Model
 
 SHARE = 4096  # examples that a helper is given at a time: many seconds' worth on a CPU
 
 
 class SharedScoring:
-    """Predicts logits as `training.fit.predict` does, with the help of idle CPUs and GPUs.
+    """Predicts logits as `training.predict.predict` does, with the help of idle CPUs and GPUs.
 
     The process that has trained a model scores the batches from the first one on, and gives shares
     from the last one on to Ray tasks with the same allotment: as many as there is room for when it
@@ -43,7 +43,7 @@ class SharedScoring:
     def __call__(
         self, model: Model, columns: Columns, batch_size: int, precision: str = "fp32"
     ) -> np.ndarray:
-        """Logits [n, K] of every example, in dataset order; see `training.fit.predict`."""
+        """Logits [n, K] of every example, in dataset order; see `training.predict.predict`."""
         batches = eval_batches(columns.lengths, batch_size)
         size = max(1, SHARE // batch_size)
         shares = [batches[start : start + size] for start in range(0, len(batches), size)]

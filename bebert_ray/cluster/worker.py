@@ -27,8 +27,9 @@ from bebert_ray.pipeline.steps import Step
 from bebert_ray.storage import Artifact, Location
 from bebert_ray.training import parallel
 from bebert_ray.training.checkpoints import Checkpoints
-from bebert_ray.training.fit import Progress, predict
+from bebert_ray.training.fit import Progress
 from bebert_ray.training.member import RIVALS, MemberTraining, lesson_of
+from bebert_ray.training.predict import predict
 from bebert_ray.training.stages import RECIPES
 from bebert_ray.training.work import Logits, Predict, Splits, Work, leave_logits, leave_model
 
@@ -88,7 +89,7 @@ class Worker:
         directory: the run directory, which holds the encoder too.
         threads: CPUs to use.
         report: where events go, as dicts; each has a `kind` and the `stage` that it is about.
-        predict: makes the logits of a split; see `training.fit.predict`.
+        predict: makes the logits of a split; see `training.predict.predict`.
         gpu: what the process has been given of a GPU; 0: it computes on the CPU.
         beat: seconds between two signs of life while a step runs.
     """

@@ -25,7 +25,7 @@ from bebert_ray.pipeline.layout import Layout
 from bebert_ray.pipeline.model_card import model_card
 from bebert_ray.storage import Artifact, Location, commit, fetch
 from bebert_ray.training.encoder import fetch_encoder
-from bebert_ray.training.fit import predict
+from bebert_ray.training.predict import predict
 from bebert_ray.training.work import Work, load_logits, versions
 
 

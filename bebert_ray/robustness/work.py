@@ -25,7 +25,7 @@ from bebert_ray.robustness.perturb import TEXT
 from bebert_ray.robustness.suites import Suite
 from bebert_ray.scoring.classifier import Classifier
 from bebert_ray.storage import Location, fetch
-from bebert_ray.training.fit import in_order, predict_batches
+from bebert_ray.training.predict import in_order, predict_batches
 
 CLEAN = Suite("clean", "file", "nothing is disturbed", (1.0,))
 

@@ -16,41 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bebert_ray.data.batches import collate, epoch_batches, eval_batches
+from bebert_ray.data.batches import collate, epoch_batches
 from bebert_ray.data.columns import Columns
 from bebert_ray.data.copies import Copies
 from bebert_ray.errors import Diverged
-from bebert_ray.nn.layers import BinaryLinear, SplitLinear
-from bebert_ray.nn.quantizers import LEARNED
 from bebert_ray.training import parallel
 from bebert_ray.training.checkpoints import State
 from bebert_ray.training.gradients import parameters_without_gradient
-from bebert_ray.training.losses import Batch, Loss, inputs_of
+from bebert_ray.training.losses import Loss
+from bebert_ray.training.optimizers import linear_schedule, make_optimizers
+from bebert_ray.training.predict import device_of, to_device
+from bebert_ray.training.settings import FitSettings
+from bebert_ray.training.step import train_step
 
 REPORT_EVERY = 2.0  # seconds
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """How to fit: the numbers of one stage, and those that all stages share."""
-
-    epochs: int
-    learning_rate: float
-    batch_size: int = 32
-    seed: int = 42
-    precision: str = "bf16"
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    quantizer_learning_rate: float = 1e-4
-    latent_rate: float = 1.0
-    copy_share: float = 0.5
-    checkpoint_every: int = 500
-    accumulate: int = 1
-    max_steps: int | None = None
-    eval_every: int | None = None
-    patience: int | None = None
-    gradient_checkpointing: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,23 +62,6 @@ class Progress:
     round: int | None = None
     without_gradient: tuple[str, ...] = ()
     flipped: float | None = None
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's parameters are."""
-    return next(model.parameters()).device
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on `device`; a GPU copies it from pinned memory while the CPU goes on."""
-    if device.type == "cuda":
-        batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
-    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Matrix products in bfloat16 if `precision` is bf16; all else in float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 class Fit:
@@ -363,173 +325,6 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def train_step(
-    model: nn.Module,
-    loss: Loss,
-    batch: Batch,
-    optimizers: list[torch.optim.Optimizer],
-    settings: FitSettings,
-) -> Tensor:
-    """One step: forward, backward, clip, update. Returns the loss, [].
-
-    In a data-parallel group each process computes with its share of the batch, and all get what
-    the whole batch gives.
-    """
-    batch, part = parallel.share(batch)
-    value = accumulate_(model, loss, batch, settings, part)
-    parallel.sum_gradients_(model, part)
-    clip_gradients_(model, settings.max_grad_norm)
-    for optimizer in optimizers:
-        optimizer.step()
-        optimizer.zero_grad()
-    return parallel.total(value)
-
-
-def accumulate_(
-    model: nn.Module, loss: Loss, batch: Batch, settings: FitSettings, part: float = 1.0
-) -> Tensor:
-    """Add up the gradients of a batch, computed in `settings.accumulate` pieces one after another.
-
-    They are those of the whole batch but for rounding and dropout; the memory is that of a piece.
-
-    Returns:
-        The loss times `part`, [].
-    """
-    count, device = min(settings.accumulate, len(batch["index"])), device_of(model)
-    values: list[Tensor] = []
-    rooted = parallel.rooted_parameters(model) if count > 1 else []
-    sums: dict[nn.Parameter, Tensor] = {}
-    for piece in range(count):
-        rows = {name: tensor.tensor_split(count)[piece] for name, tensor in batch.items()}
-        share = len(rows["index"]) / len(batch["index"])
-        with autocast(device, settings.precision):
-            value = loss(rows) * (part * share)
-        value.backward()
-        values.append(value.detach())
-        for parameter in rooted:
-            if parameter.grad is not None:
-                gradient, parameter.grad = parameter.grad * math.sqrt(share), None
-                sums[parameter] = sums[parameter] + gradient if parameter in sums else gradient
-    for parameter, gradient in sums.items():
-        parameter.grad = gradient
-    return values[0] if count == 1 else torch.stack(values).sum()
-
-
-def predict(
-    model: Any, columns: Columns, batch_size: int = 128, precision: str = "fp32"
-) -> np.ndarray:
-    """Logits [n, K] of every example, in dataset order, in float32 and without dropout.
-
-    The processes of a data-parallel group share the batches, and all get all logits. With
-    `precision` bf16 matrix products are in bfloat16, as in training: two to three times as fast.
-    """
-    batches, size = eval_batches(columns.lengths, batch_size), parallel.size()
-    shares = [batches[rank::size] for rank in range(size)]
-    mine = torch.from_numpy(predict_batches(model, columns, shares[parallel.rank()], precision))
-    return in_order(parallel.gather(mine).numpy(), [index for share in shares for index in share])
-
-
-@torch.no_grad()
-def predict_batches(
-    model: Any, columns: Columns, batches: list[np.ndarray], precision: str = "fp32"
-) -> np.ndarray:
-    """Logits [., K] of the batches' examples, in the batches' order; see `predict`."""
-    model.eval()
-    device = device_of(model)
-    logits = [np.zeros((0, model.config.num_labels), dtype=np.float32)]
-    for index in batches:
-        batch = to_device(inputs_of(collate(columns, index)), device)
-        with autocast(device, precision):
-            logits.append(model(**batch).logits.float().cpu().numpy())
-    return np.concatenate(logits)
-
-
-def in_order(logits: np.ndarray, batches: list[np.ndarray]) -> np.ndarray:
-    """From the order of batches that hold every example once to that of the dataset."""
-    ordered = np.empty_like(logits)
-    ordered[np.concatenate(batches)] = logits
-    return ordered
-
-
-def make_optimizers(model: nn.Module, settings: FitSettings) -> list[torch.optim.Optimizer]:
-    """AdamW for the dense parameters, SparseAdam for the word embeddings.
-
-    The latent weights of split and binary layers learn at `latent_rate` times the rate of the rest:
-    what counts of them is the sign, and a rate at which biases learn leaves most signs as they are.
-
-    Of a 30,000-row table a batch touches some hundred rows: the sparse optimizer moves only these
-    (lazy Adam), which saves a third of a step. Biases, LayerNorm and quantizer parameters do not
-    decay, the latter have their own learning rate.
-    """
-    quantizer_parameters = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, LEARNED)
-        for parameter in module.parameters()
-    }
-    latent = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, SplitLinear | BinaryLinear)
-        for name, parameter in module.named_parameters(recurse=False)
-        if name.startswith("weight")
-    }
-    latents: list[nn.Parameter] = []
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    quantizers: list[nn.Parameter] = []
-    tables: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        if "word_embeddings" in name:
-            tables.append(parameter)
-        elif id(parameter) in quantizer_parameters:
-            quantizers.append(parameter)
-        elif id(parameter) in latent and settings.latent_rate != 1:
-            latents.append(parameter)
-        elif parameter.dim() > 1:
-            decayed.append(parameter)
-        else:
-            plain.append(parameter)
-    groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": plain},
-        {"params": quantizers, "lr": settings.quantizer_learning_rate},
-    ]
-    if latents:
-        rate = settings.learning_rate * settings.latent_rate
-        groups.append({"params": latents, "lr": rate, "weight_decay": settings.weight_decay})
-    dense = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=0.0, fused=True)
-    return [dense, torch.optim.SparseAdam(tables, lr=settings.learning_rate)]
-
-
-def linear_schedule(steps: int, warmup: float) -> Callable[[int], float]:
-    """Factor of the learning rate: up to 1 over the first `warmup` of the steps, then down to 0."""
-    rising = max(1, round(steps * warmup))
-
-    def factor(step: int) -> float:
-        if step < rising:
-            return (step + 1) / rising
-        return max(0.0, (steps - step) / max(1, steps - rising))
-
-    return factor
-
-
-def clip_gradients_(model: nn.Module, max_norm: float) -> None:
-    """Scale all gradients, dense and sparse, so that their common norm is at most `max_norm`."""
-    values = []
-    for parameter in model.parameters():
-        if parameter.grad is None:
-            continue
-        if parameter.grad.is_sparse:  # rows that occur twice must be added before they are measured
-            parameter.grad = parameter.grad.coalesce()
-            values.append(parameter.grad.values())
-        else:
-            values.append(parameter.grad)
-    scale = (max_norm / (nn.utils.get_total_norm(values) + 1e-6)).clamp(max=1.0)
-    for value in values:
-        value.mul_(scale)
 
 
 def _by_first_word(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

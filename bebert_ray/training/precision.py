@@ -1,4 +1,4 @@
-"""Which arithmetic is fast on this machine."""
+"""The precision of matrix products: which is fast on this machine, and how it is set."""
 
 from __future__ import annotations
 
@@ -26,3 +26,8 @@ def fast_precision(gpu: float | None = None) -> Literal["bf16", "fp32"]:
     capabilities = torch.cpu.get_capabilities()
     fast = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return "bf16" if fast else "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Matrix products in bfloat16 if `precision` is bf16; all else in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

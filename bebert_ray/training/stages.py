@@ -27,8 +27,9 @@ from bebert_ray.nn.narrow import importance, keep_layers_, narrow_
 from bebert_ray.nn.quantizers import calibrate_
 from bebert_ray.nn.split import split_, ternarize_
 from bebert_ray.training.encoder import fetch_encoder
-from bebert_ray.training.fit import FitSettings, device_of, to_device
 from bebert_ray.training.losses import Loss, hidden_loss, inputs_of, label_loss, prediction_loss
+from bebert_ray.training.predict import device_of, to_device
+from bebert_ray.training.settings import FitSettings
 from bebert_ray.training.work import Model, Work
 
 IMPORTANCE_EXAMPLES = 1024  # enough for a stable ranking of heads and neurons

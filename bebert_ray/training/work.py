@@ -30,8 +30,10 @@ from bebert_ray.packed.quantizer import Remainder
 from bebert_ray.storage import Artifact, Location, commit, fetch
 from bebert_ray.training import parallel
 from bebert_ray.training.checkpoints import Checkpoints
-from bebert_ray.training.fit import Fit, FitSettings, Progress, predict
+from bebert_ray.training.fit import Fit, Progress
 from bebert_ray.training.losses import Loss
+from bebert_ray.training.predict import predict
+from bebert_ray.training.settings import FitSettings
 from bebert_ray.version import __version__
 
 LOGITS = "logits.safetensors"

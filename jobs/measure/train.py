@@ -133,8 +133,10 @@ def _ternary_step(bits: str, compile: bool) -> Callable[[], object]:
 
 def _step(model: Any, loss: Any, compile: bool) -> Callable[[], object]:
     from bebert_ray.nn.compiled import find_compiler, use_compiler_
-    from bebert_ray.training.fit import FitSettings, make_optimizers, train_step
+    from bebert_ray.training.optimizers import make_optimizers
     from bebert_ray.training.precision import fast_precision
+    from bebert_ray.training.settings import FitSettings
+    from bebert_ray.training.step import train_step
 
     use_compiler_(compile and find_compiler() is not None)
     settings = FitSettings(epochs=1, learning_rate=1e-4, precision=fast_precision(gpu=0))
@@ -147,7 +149,7 @@ def _baseline_step(precision: str, fused: bool) -> Callable[[], object]:
     from transformers import BertForSequenceClassification
 
     from bebert_ray.nn.checkpoint import find_checkpoint
-    from bebert_ray.training.fit import autocast
+    from bebert_ray.training.precision import autocast
 
     path = find_checkpoint("bundled").path
     model = BertForSequenceClassification.from_pretrained(path, num_labels=LABELS).train()

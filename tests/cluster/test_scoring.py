@@ -15,7 +15,7 @@ from bebert_ray.config import ResourcesConfig
 from bebert_ray.data.columns import Columns
 from bebert_ray.nn.checkpoint import find_checkpoint, load_encoder
 from bebert_ray.nn.split import split_, ternarize_
-from bebert_ray.training.fit import predict, predict_batches
+from bebert_ray.training.predict import predict, predict_batches
 
 pytestmark = pytest.mark.cluster
 N, BATCH = 120, 8

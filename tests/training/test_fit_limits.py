@@ -18,8 +18,11 @@ from bebert_ray.nn.checkpoint import find_checkpoint, load_encoder
 from bebert_ray.nn.quantizers import calibrate_
 from bebert_ray.nn.split import split_, ternarize_
 from bebert_ray.training.checkpoints import State
-from bebert_ray.training.fit import Fit, FitSettings, Progress, accumulate_, predict
+from bebert_ray.training.fit import Fit, Progress
 from bebert_ray.training.losses import hidden_loss, inputs_of, label_loss
+from bebert_ray.training.predict import predict
+from bebert_ray.training.settings import FitSettings
+from bebert_ray.training.step import accumulate_
 
 Examples = Callable[..., Columns]
 MakeBag = Callable[..., Any]

@@ -20,8 +20,8 @@ from bebert_ray.nn.margins import bits_of, encoder_bits, share_differing
 from bebert_ray.storage import Location, commit, remove
 from bebert_ray.training import fit
 from bebert_ray.training import member as member_module
-from bebert_ray.training.fit import predict
 from bebert_ray.training.member import RIVALS, MemberTraining, lesson_of
+from bebert_ray.training.predict import predict
 from bebert_ray.training.work import Model, Work, leave_model, load_logits
 
 from .conftest import BINARY, SPLIT, rarely

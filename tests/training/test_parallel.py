@@ -26,8 +26,10 @@ from bebert_ray.storage import Location
 from bebert_ray.training import fit as fit_module
 from bebert_ray.training import parallel
 from bebert_ray.training.checkpoints import Checkpoints, State
-from bebert_ray.training.fit import Fit, FitSettings, predict
+from bebert_ray.training.fit import Fit
 from bebert_ray.training.losses import Loss, hidden_loss, inputs_of, label_loss
+from bebert_ray.training.predict import predict
+from bebert_ray.training.settings import FitSettings
 
 Examples = Callable[..., Columns]
 MakeBag = Callable[..., Any]

@@ -18,7 +18,7 @@ from bebert_ray.nn.bert import load_model, load_weights
 from bebert_ray.nn.costs import costs, total
 from bebert_ray.storage import Location
 from bebert_ray.training import stages
-from bebert_ray.training.fit import predict
+from bebert_ray.training.predict import predict
 from bebert_ray.training.work import leave_logits, load_logits
 
 from .conftest import rarely
