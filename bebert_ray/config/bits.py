@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+FULL_WIDTH = ("1-1-2", "1-1-1")
+"""Bits of members that have the teacher's width: their weights are not split from ternary ones."""
+
 
 class Bits(NamedTuple):
     """The widths of a quantized model, in bits.

@@ -8,8 +8,7 @@ from typing import Any
 from transformers import BertConfig
 
 from bebert_ray.config import Config
-from bebert_ray.config.bits import Bits
-from bebert_ray.config.schema import FULL_WIDTH
+from bebert_ray.config.bits import FULL_WIDTH, Bits
 from bebert_ray.nn.shape import Shape
 
 MODEL_SIZES: dict[str, dict[str, Any]] = {

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from bebert_ray.config import Config, load_config
+from bebert_ray.config.bits import FULL_WIDTH
 from bebert_ray.config.recipes import KINDS, RIVAL_NAMES, STAGE_NAMES, Trunk, is_rival, kind_of
-from bebert_ray.config.schema import FULL_WIDTH
 
 
 def kind(*overrides):
