@@ -57,7 +57,7 @@ def local_ray(**options: Any) -> Iterator[None]:
             os.environ[AUTH_MODE] = "token"
             if TOKEN not in os.environ and TOKEN_PATH not in os.environ:
                 os.environ[TOKEN] = secrets.token_hex(32)
-            read_environment()
+        read_environment()  # also what another Ray of this process has set meanwhile
         try:
             with _on_loopback():
                 ray.init(address="local", _temp_dir=f"{files}/ray", **options)

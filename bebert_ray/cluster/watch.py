@@ -90,13 +90,16 @@ class _Watch:
         self._lifelines, self._worker = lifelines, worker
         self._ended, self._lock = threading.Event(), threading.Lock()
         self.lost: Lifeline | None = None
+        self._thread = threading.Thread(target=self._run, name="ray-watch", daemon=True)
 
     def start(self) -> None:
-        threading.Thread(target=self._run, name="ray-watch", daemon=True).start()
+        self._thread.start()
 
     def end(self) -> None:
         with self._lock:
             self._ended.set()
+        if self.lost is None:  # else it may be about to print
+            self._thread.join(timeout=5)
 
     def _run(self) -> None:
         seen = dict.fromkeys(self._lifelines, time.monotonic())
