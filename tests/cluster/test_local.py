@@ -117,6 +117,7 @@ def test_a_command_without_the_token_is_told_so_at_once(address: str, tmp_path: 
     assert quick == "True"
 
 
+@pytest.mark.slow
 def test_another_of_this_process_has_another_token(address: str) -> None:
     token = os.environ["RAY_AUTH_TOKEN"]
     code = (

@@ -127,6 +127,7 @@ def test_answers_are_those_of_predict_also_when_a_replica_is_killed(model):
         assert [answers[i][1] for i in range(120)] == wanted * 10
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
 def test_a_ray_that_was_there_is_joined_and_stays(model, monkeypatch):
