@@ -243,10 +243,10 @@ def tiny_run(tiny_checkpoint: Path, reviews: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def finish_run(tiny_run: list[str]) -> Callable[[Path], Path]:
-    """Makes a finished run of `tiny_run` at a place, in this process, and returns the place."""
+def finish_run(tiny_run: list[str]) -> Callable[..., Path]:
+    """Makes a finished run of `tiny_run` and overrides at a place, in this process; returns it."""
 
-    def finish(output: Path) -> Path:
+    def finish(output: Path, *overrides: str) -> Path:
         from bebert_ray.cluster.worker import Worker
         from bebert_ray.config import load_config
         from bebert_ray.pipeline.driver import Run, results
@@ -254,7 +254,7 @@ def finish_run(tiny_run: list[str]) -> Callable[[Path], Path]:
         from bebert_ray.pipeline.results import to_json
         from bebert_ray.storage import write_atomic
 
-        prepared = prepare(load_config(None, [*tiny_run, f"output={output}"]))
+        prepared = prepare(load_config(None, [*tiny_run, f"output={output}", *overrides]))
         splits = open_run(prepared)
         run = Run(prepared, splits)
         worker = Worker(prepared.config, prepared.task, prepared.directory, 1, lambda _: None)
