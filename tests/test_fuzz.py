@@ -185,9 +185,9 @@ def test_a_file_of_data(alterations: Any, suffix: str, skip_bad: bool) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(finish_run: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(finish_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run."""
-    return finish_run(tmp_path_factory.mktemp("fuzz") / "run")
+    return finish_run(tmp_path_factory.mktemp("fuzz") / "run", "export.remainder=fp16")
 
 
 @fuzzed
