@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from measure.processes import descendants
 from measure.tiny import tiny_run
 
 from bebert_ray.cli.common import local_path, run_job
@@ -206,7 +207,7 @@ def chaos(
                 with Job(subject, output / f"{number:03d}-{attempt}", machines) as job:
                     job.wait_for(timeline.moment(moment))
                     stage = job.stage
-                    wrong = KILLS[kind](job, machines, rng)
+                    wrong = OVER if job.ended else KILLS[kind](job, machines, rng)
                     wrong = wrong or _what_is_wrong(job, job.wait(), expected)
                 if wrong in ("", OVER):
                     shutil.rmtree(job.directory, ignore_errors=True)
@@ -231,52 +232,34 @@ OVER = "it was over before the kill"
 ATTEMPTS, EARLIER = 4, 0.6
 
 
-def _kill_one_of(job: Job, rng: random.Random, *names: str) -> str:
-    while not job.ended:
-        if pids := _processes(*names):
-            os.kill(rng.choice(pids), signal.SIGKILL)
-            return ""
-        time.sleep(POLL)  # between two of them: the next one, then
-    return OVER
+Killer = Callable[["Job", "Machines", random.Random], str]
 
 
-def _kill_worker(job: Job, machines: Machines, rng: random.Random) -> str:
-    return _kill_one_of(job, rng, "ray::Worker")
+def _one_of(*names: str) -> Killer:
+    """Kills a process of these names, as soon as there is one."""
 
+    def kill(job: Job, machines: Machines, rng: random.Random) -> str:
+        while not job.ended:
+            if pids := descendants(os.getpid(), *names):
+                os.kill(rng.choice(pids), signal.SIGKILL)
+                return ""
+            time.sleep(POLL)  # between two of them: the next one, then
+        return OVER
 
-def _kill_queue(job: Job, machines: Machines, rng: random.Random) -> str:
-    return _kill_one_of(job, rng, "ray::_QueueActor")
-
-
-def _kill_group(job: Job, machines: Machines, rng: random.Random) -> str:
-    return _kill_one_of(job, rng, "ray::Group", "ray::RayTrainWorker", "ray::TrainController")
-
-
-def _kill_trial(job: Job, machines: Machines, rng: random.Random) -> str:
-    return _kill_one_of(job, rng, "ray::ImplicitFunc", "ray::_trainable")
-
-
-def _kill_scorer(job: Job, machines: Machines, rng: random.Random) -> str:
-    return _kill_one_of(job, rng, "ray::MapWorker", "ray::_MapWorker")
+    return kill
 
 
 def _kill_node(job: Job, machines: Machines, rng: random.Random) -> str:
-    if job.ended:
-        return OVER
     machines.replace_one(rng)
     return ""
 
 
 def _kill_raylet(job: Job, machines: Machines, rng: random.Random) -> str:
-    if job.ended:
-        return OVER
     machines.kill_raylet(rng)
     return ""
 
 
 def _kill_driver(job: Job, machines: Machines, rng: random.Random) -> str:
-    if job.ended:
-        return OVER
     job.kill()
     job.start()
     return ""
@@ -284,8 +267,6 @@ def _kill_driver(job: Job, machines: Machines, rng: random.Random) -> str:
 
 def _kill_head(job: Job, machines: Machines, rng: random.Random) -> str:
     """The driver has to end and to say what to do; so is done, on a new cluster."""
-    if job.ended:
-        return OVER
     machines.kill_head()
     if job.wait() is None:
         return f"it hangs without a head; see {job.log}"
@@ -295,14 +276,14 @@ def _kill_head(job: Job, machines: Machines, rng: random.Random) -> str:
     return "" if "same command again" in said else f"no word of what to do; see {job.log}"
 
 
-KILLS: dict[str, Callable[[Job, Machines, random.Random], str]] = {
-    "worker": _kill_worker,
-    "queue": _kill_queue,
+KILLS: dict[str, Killer] = {
+    "worker": _one_of("ray::Worker"),
+    "queue": _one_of("ray::_QueueActor"),
     "node": _kill_node,
     "driver": _kill_driver,
-    "group": _kill_group,
-    "trial": _kill_trial,
-    "scorer": _kill_scorer,
+    "group": _one_of("ray::Group", "ray::RayTrainWorker", "ray::TrainController"),
+    "trial": _one_of("ray::ImplicitFunc", "ray::_trainable"),
+    "scorer": _one_of("ray::MapWorker", "ray::_MapWorker"),
     "raylet": _kill_raylet,
     "head": _kill_head,
 }
@@ -316,21 +297,6 @@ PLAN = [
     *(("sweep", "head"), ("group", "queue"), ("sweep", "raylet")),
 ]
 """What is killed, one after another: the first four are those of an ensemble."""
-
-
-def _processes(*names: str) -> list[int]:
-    """The processes of a kind, on all nodes of this process's own cluster."""
-    listed = subprocess.run(
-        ["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
-    )
-    table = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
-    parents = {int(pid): int(parent) for pid, parent, *_ in table}
-
-    def ours(pid: int) -> bool:
-        return pid == os.getpid() or (pid in parents and ours(parents[pid]))
-
-    pids = [int(pid) for pid, _, *args in table if args and args[0].startswith(names)]
-    return sorted(filter(ours, pids))
 
 
 # --- the run ---

@@ -90,6 +90,17 @@ def local_path(text: str) -> Path:
     return Path(expand(text))
 
 
+def count(text: str) -> int:
+    """A whole number above 0, as an argument's type.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is none.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
 def parse_config(
     load: Callable[[str | None, list[str]], T],
     keys: Callable[[], str],

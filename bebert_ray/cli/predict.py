@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from bebert_ray.cli.common import consoles, make_parser
+from bebert_ray.cli.common import consoles, count, make_parser
 
 DESCRIPTION = """\
 Score the texts in Parquet, CSV, TSV or JSONL files with a finished model, on any cluster.
@@ -83,21 +83,21 @@ def _parse(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namesp
     add(
         "--rows-per-file",
         metavar="N",
-        type=_count,
+        type=count,
         default=5000,
         help="most rows of an output file, which a process holds at once (default: %(default)s)",
     )
     add(
         "--batch-size",
         metavar="N",
-        type=_count,
+        type=count,
         default=64,
         help="texts in a forward pass (default: %(default)s)",
     )
     add(
         "--workers",
         metavar="N",
-        type=_count,
+        type=count,
         help="processes (default: one a GPU, or one a CPU if there is none)",
     )
     add(
@@ -106,9 +106,3 @@ def _parse(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namesp
         help="ask a member only where those before it are unsure: faster, and nearly the same",
     )
     return parser.parse_args(arguments)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)

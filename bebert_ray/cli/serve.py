@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from bebert_ray.cli.common import consoles, make_parser
+from bebert_ray.cli.common import consoles, count, make_parser
 
 DESCRIPTION = """\
 Serve a finished model over HTTP, with Ray Serve, on this machine or on the cluster that
@@ -73,18 +73,18 @@ def _parse(
         default=8000,
         help="0 for any that is free (default: %(default)s)",
     )
-    add("--replicas", metavar="N", type=_count, help="processes with the model, a fixed number")
-    add("--min-replicas", metavar="N", type=_count, help="the fewest (default: 1)")
+    add("--replicas", metavar="N", type=count, help="processes with the model, a fixed number")
+    add("--min-replicas", metavar="N", type=count, help="the fewest (default: 1)")
     add(
         "--max-replicas",
         metavar="N",
-        type=_count,
+        type=count,
         help="the most, as requests come (default: one a GPU, or one a CPU if there is none)",
     )
     add(
         "--batch-size",
         metavar="N",
-        type=_count,
+        type=count,
         default=32,
         help="most rows in a forward pass (default: %(default)s)",
     )
@@ -94,12 +94,6 @@ def _parse(
         help="ask a member only where those before it are unsure: faster, and nearly the same",
     )
     return parser, parser.parse_args(arguments)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
 
 
 def _port(text: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -126,7 +125,7 @@ def find_config(given: str | Path) -> Path:
     """
     text = str(given)
     path = Path(expand(text))
-    if os.path.exists(path):  # False for a name that is too long, too
+    if path.exists():
         return path
     shipped = {file.stem: file for file in sorted(SHIPPED.glob("*.yaml"))}
     if path.name in (text, f"{text}.yaml") and path.stem in shipped:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from bebert_ray.data.formats import shown
-from bebert_ray.data.formats.safe import is_utf8
 from bebert_ray.errors import UserError
+from bebert_ray.paths import is_utf8
 from bebert_ray.scoring.classifier import Card, Classifier
 
 MAX_BODY = 1 << 20

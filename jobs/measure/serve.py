@@ -28,6 +28,7 @@ from bebert_ray.errors import RunError
 from bebert_ray.scoring.classifier import Card, read_card
 from bebert_ray.serving.rows import answers
 from bebert_ray.storage import Location
+from measure.processes import descendants
 
 START_SECONDS = 300.0
 REQUEST_SECONDS = 150.0
@@ -174,20 +175,11 @@ def kill_replica(server: int) -> int:
     Raises:
         RunError: it has none.
     """
-    listed = subprocess.run(
-        ["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
-    )
-    table = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
-    parents = {int(pid): int(parent) for pid, parent, *_ in table}
-
-    def is_below(pid: int) -> bool:
-        return pid == server or (pid in parents and is_below(parents[pid]))
-
-    for pid, _, *arguments in table:
-        if arguments and arguments[0].startswith(_REPLICA) and is_below(int(pid)):
-            os.kill(int(pid), signal.SIGKILL)
-            return int(pid)
-    raise RunError("the service has no replica to kill")
+    replicas = descendants(server, _REPLICA)
+    if not replicas:
+        raise RunError("the service has no replica to kill")
+    os.kill(replicas[0], signal.SIGKILL)
+    return replicas[0]
 
 
 def _questions(model: str, card: Card) -> tuple[list[bytes], list[dict[str, Any]]]:

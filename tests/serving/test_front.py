@@ -95,6 +95,18 @@ def test_other_routes_are_told_of(method, path, status):
     assert (found, answer) == (status, {"error": "POST JSON to / or /predict; GET /health"})
 
 
+async def status_of(receive):
+    """The status of the answer to a request whose body comes from `receive`."""
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "query_string": b""}
+    await make()(scope, receive, send)
+    return sent[0]["status"]
+
+
 def test_no_more_of_a_body_is_read_than_is_allowed(monkeypatch):
     monkeypatch.setattr(front, "MAX_BODY", 20)
     read = []
@@ -106,40 +118,20 @@ def test_no_more_of_a_body_is_read_than_is_allowed(monkeypatch):
 
     made = parts()
 
-    async def lazily():
-        sent = []
+    async def receive():
+        return {"type": "http.request", "body": next(made), "more_body": True}
 
-        async def receive():
-            return {"type": "http.request", "body": next(made), "more_body": True}
-
-        async def send(message):
-            sent.append(message)
-
-        scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "query_string": b""}
-        await make()(scope, receive, send)
-        return sent[0]["status"]
-
-    assert asyncio.run(lazily()) == 413
+    assert asyncio.run(status_of(receive)) == 413
     assert len(read) == 3
 
 
 def test_a_client_that_sends_nothing_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(front, "BODY_SECONDS", 0.05)
 
-    async def silent():
-        sent = []
+    async def receive():
+        await asyncio.sleep(60)
 
-        async def receive():
-            await asyncio.sleep(60)
-
-        async def send(message):
-            sent.append(message)
-
-        scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "query_string": b""}
-        await make()(scope, receive, send)
-        return sent[0]["status"]
-
-    assert asyncio.run(silent()) == 408
+    assert asyncio.run(status_of(receive)) == 408
 
 
 def test_scores_that_do_not_come_are_503(monkeypatch):
