@@ -27,7 +27,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bebert_ray.cluster.data_parallel import Group, GroupLost, group_environment
 from bebert_ray.cluster.gauges import Gauges
-from bebert_ray.cluster.resources import Allotments, last_lines, live_nodes, room
+from bebert_ray.cluster.resources import Allotment, Allotments, last_lines, live_nodes, room
 from bebert_ray.cluster.scoring import SharedScoring
 from bebert_ray.cluster.worker import Worker, worker_environment
 from bebert_ray.config.recipes import is_rival, kind_of
@@ -202,19 +202,38 @@ class Pool:
         """
         kind = self._kind(step)
         for slot in [slot for slot in self._slots if slot.kind != kind and not slot.step]:
-            self._stop(slot)  # stages and members need the same room, one after the other
+            if self._serves(slot, kind):
+                slot.kind = kind
+            else:
+                self._stop(slot)  # stages and members need the same room, one after the other
         idle = [slot for slot in self._slots if not slot.step]
         for wanted in (step.job, ""):
             for slot in idle:
                 if slot.job == wanted:
                     return slot
-        room = {"member": self._room, "trunk": self._allotments.trunks}.get(kind, 1)
-        if len(self._slots) < room:
+        if len(self._slots) < self._room_for(kind):
             return self._start(kind)
         if step.member is None and self._busy:
             return None  # a baseline is in no hurry
         later = [slot for slot in idle if slot.job > step.job]
         return max(later, key=lambda slot: slot.job, default=None)
+
+    def _serves(self, slot: _Slot, kind: Kind) -> bool:
+        """Whether an idle worker of another kind can do for this one: a new one takes seconds.
+
+        One that has more memory than it needs could be in the way of others of the kind.
+        """
+        if "group" in (slot.kind, kind) or self._room_for(kind) > 1:
+            return False
+        has, needs = slot.allotment, self._allotment(kind)
+        return (has.cpu, has.gpu) == (needs.cpu, needs.gpu) and has.memory >= needs.memory
+
+    def _room_for(self, kind: Kind) -> int:
+        return {"member": self._room, "trunk": self._allotments.trunks}.get(kind, 1)
+
+    def _allotment(self, kind: Kind) -> Allotment:
+        of_kind = {"member": self._allotments.member, "trunk": self._allotments.trunk}
+        return of_kind.get(kind, self._allotments.stage)
 
     def _kind(self, step: Step) -> Kind:
         # A member's worker is free by the time of the packed model.
@@ -230,9 +249,7 @@ class Pool:
         prepared, send = self._prepared, _EventSender(self._events)
         run = (prepared.config, prepared.task, prepared.directory)
         beat = min(BEAT, prepared.config.resources.patience / 4)
-        allotments = self._allotments
-        by_kind = {"member": allotments.member, "trunk": allotments.trunk}
-        allotment = by_kind.get(kind, allotments.stage)
+        allotment = self._allotment(kind)
         actor: Any
         if kind == "group":
             size, actor = self._allotments.stage_workers, ray.remote(Group)
@@ -240,7 +257,7 @@ class Pool:
             handle = actor.options(num_cpus=0, runtime_env=environment).remote(
                 *run, allotment, size, send, beat
             )
-            slot = _Slot(handle, kind, f"{size} times {allotment}")
+            slot = _Slot(handle, kind, allotment, f"{size} times {allotment}")
         else:
             actor = ray.remote(self._worker)
             handle = actor.options(
@@ -251,7 +268,7 @@ class Pool:
             ).remote(
                 *run, allotment.cpu, send, SharedScoring(allotment), gpu=allotment.gpu, beat=beat
             )
-            slot = _Slot(handle, kind, str(allotment))
+            slot = _Slot(handle, kind, allotment, str(allotment))
         self._slots.append(slot)
         return slot
 
@@ -393,7 +410,8 @@ class _Slot:
     Attributes:
         actor: Ray's handle.
         kind: what it is for.
-        needs: what it has of the cluster, for people.
+        allotment: what it, or each process of a group, has of the cluster.
+        needs: that, for people.
         job: the stage or member that it holds in memory; empty if none.
         step: what it runs; None if it is idle.
         since: when it was given the step.
@@ -406,6 +424,7 @@ class _Slot:
 
     actor: Any
     kind: Kind
+    allotment: Allotment
     needs: str
     job: str = ""
     step: Step | None = None

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.utils import logging as transformers_logging
 
 import bebert_ray.packed  # noqa: F401  registers packed ensembles with the Auto classes
-from bebert_ray.data.batches import eval_batches
+from bebert_ray.data.batches import eval_batches, pad_multiple
 from bebert_ray.data.columns import warn_of_unknown
 from bebert_ray.data.formats import Added, listed
 from bebert_ray.data.formats.safe import check_names
@@ -41,7 +41,6 @@ transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
 _TOKENIZED_TOGETHER = 256  # texts; the tokens of many long ones would take gigabytes
-_PAD_MULTIPLE = 8
 _LENGTH = 512  # tokens, for models that name no limit
 _DECIMALS = 7  # of a probability; models compute in float32, which tells no more apart
 
@@ -266,15 +265,16 @@ class Classifier:
 
     @torch.inference_mode()
     def _logits(self, examples: list[dict[str, list[int]]]) -> NDArray[np.float32]:
-        multiple = _PAD_MULTIPLE if self._pads else None
-        # A limit that is not a multiple of 8 must not be passed by padding.
+        multiple = pad_multiple(self._device)
+        # A limit that is no such multiple must not be passed by padding.
         longest = max(len(example["input_ids"]) for example in examples)
-        if multiple and -(-longest // multiple) * multiple > self._max_length:
-            multiple = None
-        if self._pads:
-            batch = self._tokenizer.pad(examples, pad_to_multiple_of=multiple, return_tensors="pt")
-        else:
-            batch = self._tokenizer.pad(examples, padding=False, return_tensors="pt")
+        fits = self._pads and -(-longest // multiple) * multiple <= self._max_length
+        batch = self._tokenizer.pad(
+            examples,
+            padding=self._pads,
+            pad_to_multiple_of=multiple if fits else None,
+            return_tensors="pt",
+        )
         logits: torch.Tensor = self._model(**batch.to(self._device)).logits
         return logits.float().cpu().numpy()
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bebert_ray.data.batches import collate, epoch_batches
+from bebert_ray.data.batches import epoch_batches
 from bebert_ray.data.columns import Columns
 from bebert_ray.data.copies import Copies
 from bebert_ray.errors import Diverged
@@ -25,7 +25,7 @@ from bebert_ray.training.checkpoints import State
 from bebert_ray.training.gradients import parameters_without_gradient
 from bebert_ray.training.losses import Loss
 from bebert_ray.training.optimizers import linear_schedule, make_optimizers
-from bebert_ray.training.predict import device_of, to_device
+from bebert_ray.training.predict import batch_on, device_of
 from bebert_ray.training.settings import FitSettings
 from bebert_ray.training.step import train_step
 
@@ -277,7 +277,7 @@ class Fit:
                 for group, rate in zip(self._groups(), self._rates, strict=True):
                     group["lr"] = rate * self._factor(self._total_steps)
                 self._save_best()
-                batch = to_device(collate(columns, index), self._device)
+                batch = batch_on(self._device, columns, index)
                 losses.append(train_step(self._model, loss, batch, self._optimizers, settings))
                 self._step += 1
                 if self._step == len(batches):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bebert_ray.data.batches import collate, eval_batches
+from bebert_ray.data.batches import collate, eval_batches, pad_multiple
 from bebert_ray.data.columns import Columns
 from bebert_ray.training import parallel
 from bebert_ray.training.losses import Batch, inputs_of
@@ -38,7 +38,7 @@ def predict_batches(
     device = device_of(model)
     logits = [np.zeros((0, model.config.num_labels), dtype=np.float32)]
     for index in batches:
-        batch = to_device(inputs_of(collate(columns, index)), device)
+        batch = inputs_of(batch_on(device, columns, index))
         with autocast(device, precision):
             logits.append(model(**batch).logits.float().cpu().numpy())
     return np.concatenate(logits)
@@ -56,8 +56,12 @@ def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on `device`; a GPU copies it from pinned memory while the CPU goes on."""
+def batch_on(device: torch.device, columns: Columns, index: np.ndarray) -> Batch:
+    """The examples `index` as a batch on `device`.
+
+    A GPU copies it from pinned memory while the CPU goes on.
+    """
+    batch = collate(columns, index, pad_multiple(device))
     if device.type == "cuda":
         batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}

@@ -18,7 +18,7 @@ from torch import Tensor
 from bebert_ray.config.bits import Bits
 from bebert_ray.config.recipes import Stage
 from bebert_ray.config.schema import BinaryConfig, HalfConfig, TeacherConfig, TernaryConfig
-from bebert_ray.data.batches import collate, epoch_batches
+from bebert_ray.data.batches import epoch_batches
 from bebert_ray.data.copies import Copies
 from bebert_ray.nn.bert import copy_of, without_dropout
 from bebert_ray.nn.binarize import binarize_
@@ -28,7 +28,7 @@ from bebert_ray.nn.quantizers import calibrate_
 from bebert_ray.nn.split import split_, ternarize_
 from bebert_ray.training.encoder import fetch_encoder
 from bebert_ray.training.losses import Loss, hidden_loss, inputs_of, label_loss, prediction_loss
-from bebert_ray.training.predict import device_of, to_device
+from bebert_ray.training.predict import batch_on, device_of
 from bebert_ray.training.settings import FitSettings
 from bebert_ray.training.work import Model, Work
 
@@ -149,8 +149,8 @@ def _distil(work: Work, stage: Stage, model: Model, section: TernaryConfig | Bin
     temperature, copies = work.config.training.temperature, work.copies(stage)
     work.place(model)
     columns = work.splits.train
-    first = collate(columns, np.arange(min(len(columns), CALIBRATION_EXAMPLES)))
-    calibrate_(model.eval(), to_device(inputs_of(first), work.device))
+    first = np.arange(min(len(columns), CALIBRATION_EXAMPLES))
+    calibrate_(model.eval(), inputs_of(batch_on(work.device, columns, first)))
     settings = _settings(work, section, seed)
     if section.joint:
         loss = hidden_loss(model, work.parent(parent), work.kind.match, temperature=temperature)
@@ -190,4 +190,4 @@ def _losses(work: Work, model: Model) -> Iterator[Tensor]:
     chosen = np.sort(rng.permutation(len(columns))[:IMPORTANCE_EXAMPLES])
     sample = columns.take(chosen)
     for index in epoch_batches(sample.lengths, work.config.half.batch_size, rng):
-        yield loss(to_device(collate(sample, index), device_of(model)))
+        yield loss(batch_on(device_of(model), sample, index))

@@ -219,7 +219,8 @@ def test_a_failure_is_final_names_the_step_and_keeps_what_is_done(pool, step, ev
 
 
 def test_members_get_workers_of_their_own_and_the_room_of_the_stages(pool, step, events):
-    """There is one CPU: a worker must go before one of the other kind can come."""
+    """There is one CPU: a worker that has too little must go before another can come."""
+    pool.stop()
     script = Script(step("split"), then={"split": [step("member 0"), step("member 1")]})
     pool.run(*steps_of(script))
     assert script.done == ["split", "member 0", "member 1"]
@@ -227,6 +228,14 @@ def test_members_get_workers_of_their_own_and_the_room_of_the_stages(pool, step,
     shown = pool._board._console.file.getvalue()
     assert "member 1: epoch 1/1  step 1/1  loss 0.5000  9 examples/s  held-out 0.7500\n" in shown
     assert [event["stage"] for event in of(events, "done")] == script.done
+
+
+def test_a_worker_that_has_enough_does_the_next_kind_of_step(pool, step):
+    """It saves the start of a process. A member's worker has more memory here than a stage's."""
+    pool.stop()
+    script = Script(step("member 0"), then={"member 0": [step("half")], "half": [step("member 1")]})
+    pool.run(*steps_of(script))
+    assert pid(script, "member 0") == pid(script, "half") == pid(script, "member 1")
 
 
 # --- deaths -------------------------------------------------------------------------------------

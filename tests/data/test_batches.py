@@ -112,14 +112,14 @@ def test_evaluation_takes_each_once_from_short_to_long(lengths, batch_size):
     assert np.all(np.diff(lengths[order]) >= 0)
 
 
-@given(LENGTHS, SEEDS)
-def test_collate_against_the_obvious(lengths, seed):
+@given(LENGTHS, SEEDS, st.sampled_from([1, 8]))
+def test_collate_against_the_obvious(lengths, seed, multiple):
     columns = signed(lengths)
     index = np.random.default_rng(seed).integers(0, len(lengths), 7)
-    batch = collate(columns, index)
+    batch = collate(columns, index, multiple)
     width = batch["input_ids"].shape[1]
-    assert width % 8 == 0
-    assert 0 <= width - lengths[index].max() < 8
+    assert width % multiple == 0
+    assert 0 <= width - lengths[index].max() < multiple
     for row, i in enumerate(index):
         pad = [0] * (width - lengths[i])
         assert batch["input_ids"][row].tolist() == [i + 1] * lengths[i] + pad
