@@ -7,12 +7,16 @@ run's own, and so Ray Train neither keeps nor repeats anything.
 
 from __future__ import annotations
 
+import math
+import secrets
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import ray
 import torch
+from ray.exceptions import RayActorError
 from ray.train import (
     FailureConfig,
     RunConfig,
@@ -21,6 +25,12 @@ from ray.train import (
     WorkerGroupError,
 )
 from ray.train.torch import TorchTrainer, get_device
+from ray.util.placement_group import (
+    PlacementGroup,
+    PlacementGroupID,
+    placement_group_table,
+    remove_placement_group,
+)
 
 from bebert_ray.cluster.resources import Allotment
 from bebert_ray.cluster.worker import Worker, allotted_device, worker_environment
@@ -32,6 +42,8 @@ from bebert_ray.pipeline.steps import Step
 from bebert_ray.storage import Artifact, Location, Miss
 from bebert_ray.training import parallel
 from bebert_ray.training.work import Logits
+
+_MARKS = 2**16  # bytes: less than anyone notices
 
 
 class GroupLost(Exception):
@@ -45,7 +57,7 @@ class Group:
         config: the run's configuration.
         task: the run's task.
         directory: the run directory.
-        allotment: what each process gets of the cluster.
+        allotment: what each process gets of the cluster, `marked`.
         size: how many processes.
         report: where the events of the first process go.
         beat: see `Worker`.
@@ -111,7 +123,8 @@ class Group:
                 trainer.fit()
             except WorkerGroupError as error:
                 raise _reason(error) from error
-            except TrainingFailedError as error:
+            except (TrainingFailedError, RayActorError) as error:
+                # The second: Ray Train's controller, a process of its own, has died.
                 raise GroupLost(str(error)) from error
         known = found(step)
         if isinstance(known, Miss):
@@ -122,6 +135,29 @@ class Group:
         need = self._allotment
         wanted = {"CPU": float(need.cpu), "GPU": need.gpu, "memory": need.memory}
         return {name: amount for name, amount in wanted.items() if amount}
+
+
+def marked(allotment: Allotment) -> Allotment:
+    """An allotment with some bytes of memory less, by which `remove_reservations` knows it."""
+    mark = 1.0 + secrets.randbelow(_MARKS)
+    return replace(allotment, memory=max(math.floor(allotment.memory) - mark, mark))
+
+
+def remove_reservations(allotment: Allotment) -> None:
+    """Free the room that Ray Train has reserved for a group that is lost.
+
+    If its controller dies, Ray keeps the reservation (a placement group) for as long as the job
+    lasts, and the next group would wait for room for ever. Ray Train's own clean-up needs Ray's
+    dashboard, which not every cluster has.
+
+    Args:
+        allotment: of each process of the group, `marked`.
+    """
+    for name, entry in placement_group_table().items():
+        bundles = entry["bundles"].values()
+        ours = all(bundle.get("memory") == allotment.memory for bundle in bundles)
+        if ours and entry["state"] != "REMOVED":
+            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
 
 
 def group_environment(threads: int, gpu: float = 0.0) -> dict[str, str]:

@@ -25,7 +25,13 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from bebert_ray.cluster.data_parallel import Group, GroupLost, group_environment
+from bebert_ray.cluster.data_parallel import (
+    Group,
+    GroupLost,
+    group_environment,
+    marked,
+    remove_reservations,
+)
 from bebert_ray.cluster.gauges import Gauges
 from bebert_ray.cluster.resources import Allotment, Allotments, last_lines, live_nodes, room
 from bebert_ray.cluster.scoring import SharedScoring
@@ -90,6 +96,7 @@ class Pool:
         self._waiting: list[_Ready] = []
         self._busy: dict[Any, _Slot] = {}  # by Ray's reference to the call
         self._restarts: Counter[tuple[str, bool]] = Counter()
+        self._ended: list[Allotment] = []  # of groups
         self._queue: Queue | None = None
         self.started = 0
         self._room, self._counted = allotments.in_flight, time.monotonic()
@@ -252,7 +259,11 @@ class Pool:
         allotment = self._allotment(kind)
         actor: Any
         if kind == "group":
-            size, actor = self._allotments.stage_workers, ray.remote(Group)
+            size, actor, allotment = (
+                self._allotments.stage_workers,
+                ray.remote(Group),
+                marked(allotment),
+            )
             environment = {"env_vars": group_environment(allotment.cpu, allotment.gpu)}
             handle = actor.options(num_cpus=0, runtime_env=environment).remote(
                 *run, allotment, size, send, beat
@@ -275,6 +286,9 @@ class Pool:
     def _stop(self, slot: _Slot) -> None:
         self._slots.remove(slot)
         ray.kill(slot.actor)
+        if slot.kind == "group":
+            self._ended.append(slot.allotment)
+            remove_reservations(slot.allotment)
 
     def _read_events(self) -> None:
         """Report what workers have sent, and which of them still wait for room."""
@@ -391,6 +405,8 @@ class Pool:
         if time.monotonic() - self._counted < RECOUNT:
             return
         self._counted = time.monotonic()
+        for allotment in self._ended:
+            remove_reservations(allotment)  # a controller may live on for some seconds, and reserve
         self._room = min(self._allotments.together, room(live_nodes(), self._allotments.member))
         for call, slot in list(self._busy.items()):
             if slot.kind == "member" and not slot.at_work and len(self._slots) > self._room:

@@ -10,12 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
-from bebert_ray.cluster.data_parallel import Group, GroupLost, _reason, group_environment
+from bebert_ray.cluster.data_parallel import (
+    Group,
+    GroupLost,
+    _reason,
+    group_environment,
+    marked,
+    remove_reservations,
+)
 from bebert_ray.cluster.resources import Allotment, Node, allot, connected
 from bebert_ray.cluster.worker import Worker
 from bebert_ray.config import ResourcesConfig, load_config
+from bebert_ray.config.recipes import kind_of
 from bebert_ray.errors import UserError
 from bebert_ray.pipeline.prepare import Prepared, open_run, prepare
 from bebert_ray.pipeline.steps import Step, stage_step
@@ -33,7 +42,8 @@ class Teacher:
 
     def __init__(self, overrides: list[str], output: Path):
         self.prepared: Prepared = prepare(load_config(None, [*overrides, f"output={output}"]))
-        self.step: Step = stage_step(self.prepared, "teacher", {})
+        stage = kind_of(self.prepared.config).stage("teacher")
+        self.step: Step = stage_step(self.prepared, stage, {})
         self.arrays = {name: c.to_arrays() for name, c in open_run(self.prepared).items()}
         self.run = (
             self.prepared.config,
@@ -54,8 +64,9 @@ class Teacher:
         queue = Queue(actor_options={"num_cpus": 0})
         actor: Any = ray.remote(Group)
         environment = {"env_vars": group_environment(1)}
+        allotment = marked(Allotment(1))
         group = actor.options(num_cpus=0, runtime_env=environment).remote(
-            *self.run, Allotment(1), 2, queue.put
+            *self.run, allotment, 2, queue.put
         )
         call, done = group.run.remote(self.step, [ray.put(self.arrays)]), []
         try:
@@ -69,6 +80,7 @@ class Teacher:
             raise error.cause from None
         finally:
             ray.kill(group)
+            remove_reservations(allotment)
             queue.shutdown()
 
     def progress(self) -> Events:
@@ -116,7 +128,7 @@ def test_two_processes_make_the_teacher_that_one_makes(
 
 
 @pytest.mark.cluster
-@pytest.mark.slow  # Ray Train is started four times
+@pytest.mark.slow  # Ray Train is started five times
 @pytest.mark.timeout(900)
 def test_a_group_that_dies_goes_on_from_its_checkpoint_and_mistakes_are_told(
     cluster: None, teacher: Callable[..., Teacher], tmp_path: Path
@@ -130,6 +142,16 @@ def test_a_group_that_dies_goes_on_from_its_checkpoint_and_mistakes_are_told(
             with suppress(ProcessLookupError):
                 os.kill(start["pid"], signal.SIGKILL)
 
+    def kill_controller(event: dict[str, Any]) -> None:
+        if event.get("epoch") == 2:
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    if "ray::TrainController" in " ".join(process.cmdline()):
+                        process.kill()
+
+    with pytest.raises(GroupLost, match="TrainController"):
+        killed.together(kill_controller)
+    killed.events.clear()
     with pytest.raises(GroupLost):
         killed.together(kill)
     killed.events.clear()
