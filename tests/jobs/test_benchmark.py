@@ -73,6 +73,7 @@ def test_the_speed_of_packed_models(tmp_path, tiny_checkpoint):
 
 
 @pytest.mark.cluster
+@pytest.mark.slow  # four runs, for a benchmark
 def test_the_cost_of_the_driver(tmp_path):
     job = benchmark("control", "--members", 2, "--rounds", 2, "--output", tmp_path / "runs")
     result = figures(job)
