@@ -153,9 +153,10 @@ def remove_reservations(allotment: Allotment) -> None:
     Args:
         allotment: of each process of the group, `marked`.
     """
+    job = ray.get_runtime_context().get_job_id()
     for name, entry in placement_group_table().items():
-        bundles = entry["bundles"].values()
-        ours = all(bundle.get("memory") == allotment.memory for bundle in bundles)
+        memory = {bundle.get("memory") for bundle in entry["bundles"].values()}
+        ours = name.endswith(job) and memory == {allotment.memory}
         if ours and entry["state"] != "REMOVED":
             remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
 

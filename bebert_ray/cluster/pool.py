@@ -259,11 +259,8 @@ class Pool:
         allotment = self._allotment(kind)
         actor: Any
         if kind == "group":
-            size, actor, allotment = (
-                self._allotments.stage_workers,
-                ray.remote(Group),
-                marked(allotment),
-            )
+            size, actor = self._allotments.stage_workers, ray.remote(Group)
+            allotment = marked(allotment)
             environment = {"env_vars": group_environment(allotment.cpu, allotment.gpu)}
             handle = actor.options(num_cpus=0, runtime_env=environment).remote(
                 *run, allotment, size, send, beat

@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 from safetensors.numpy import save_file
 
+from bebert_ray.cluster.data_parallel import marked, remove_reservations
 from bebert_ray.cluster.pool import Pool
 from bebert_ray.cluster.resources import Allotment, Allotments, connected
 from bebert_ray.config import ResourcesConfig, load_config
@@ -236,6 +237,18 @@ def test_a_worker_that_has_enough_does_the_next_kind_of_step(pool, step):
     script = Script(step("member 0"), then={"member 0": [step("half")], "half": [step("member 1")]})
     pool.run(*steps_of(script))
     assert pid(script, "member 0") == pid(script, "half") == pid(script, "member 1")
+
+
+def test_the_room_of_a_lost_group_is_freed_and_no_other(pool):
+    from ray.util.placement_group import placement_group, placement_group_table
+
+    lost = marked(Allotment(1, 0, 1e8))
+    assert 1e8 - 2**16 <= lost.memory < 1e8
+    groups = [placement_group([{"CPU": 1.0, "memory": m}]) for m in (lost.memory, lost.memory - 1)]
+    remove_reservations(lost)
+    states = [placement_group_table(group)["state"] for group in groups]
+    assert states[0] == "REMOVED" != states[1]
+    remove_reservations(Allotment(1, 0, lost.memory - 1))
 
 
 # --- deaths -------------------------------------------------------------------------------------
