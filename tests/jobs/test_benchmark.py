@@ -51,6 +51,7 @@ def test_the_speed_of_the_search_for_alphas():
     assert "must be 1 or more" in job.stderr
 
 
+@pytest.mark.slow  # a process for each model and engine, all of which import torch
 @pytest.mark.skipif(find_spec("onnx") is None, reason="needs the extra onnx")
 def test_the_speed_of_packed_models(tmp_path, tiny_checkpoint):
     config = BertConfig.from_pretrained(tiny_checkpoint, max_position_embeddings=128)
