@@ -135,14 +135,21 @@ def allot(
     wanted, largest = config.resources, max(node.cpu for node in nodes)
     workers = wanted.stage_workers
     cpus = [wanted.stage.cpu] if wanted.stage.cpu else range(max(1, largest), 0, -1)
+    together, trunks = members_together(config), config.ensemble.trunks
+    needed = member_memory(config, shape) if shape else 0.0
     memory = wanted.stage.memory or (stage_memory(config, shape) if shape else 0.0)
+    configured = wanted.stage.memory or wanted.member.memory
+    if (
+        workers == together == trunks == 1
+        and not configured
+        and needed <= max(each.memory for each in nodes)
+    ):
+        memory = max(memory, needed)  # one worker can then do all steps
     gpu = wanted.stage.gpu
     if gpu is None:
         gpu = float(room(nodes, Allotment(1, 1.0)) >= workers)
     choices = [Allotment(cpu, gpu, memory) for cpu in cpus]
     stage = next((each for each in choices if room(nodes, each) >= workers), choices[-1])
-    together, trunks = members_together(config), config.ensemble.trunks
-    needed = member_memory(config, shape) if shape else 0.0
     member = _shared_out(wanted.member, nodes, together * runs, needed)
     trunk = _shared_out(wanted.stage, nodes, trunks * runs, memory)
     machines = "; ".join(map(str, nodes))

@@ -19,6 +19,7 @@ from bebert_ray.nn.functions import (
     dot,
     flat,
     mean_magnitude,
+    product_dtype,
     rows,
     where_strictly_inside,
 )
@@ -29,35 +30,36 @@ class _Sign(Function):
     def forward(ctx: Any, x: Tensor, scaled: bool) -> Tensor:
         values = rows(x)
         ctx.save_for_backward(values)
-        return (scaled_signs if scaled else signs)(values).view(x.shape)
+        return (scaled_signs if scaled else signs)(values, product_dtype(x)).view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (values,) = ctx.saved_tensors
+        grad = grad.to(values.dtype)
         return where_strictly_inside(grad, values.view(grad.shape), -1.0, 1.0), None
 
 
-def signs(x: Tensor) -> Tensor:
+def signs(x: Tensor, dtype: torch.dtype) -> Tensor:
     """The forward of `sign`: 1 or -1, any shape."""
-    return torch.copysign(x.new_ones(()), x)
+    return torch.copysign(x.new_ones(()), x).to(dtype)
 
 
 @compiled
-def scaled_signs(x: Tensor) -> Tensor:
+def scaled_signs(x: Tensor, dtype: torch.dtype) -> Tensor:
     """The forward of `sign` with a scale, [rows, columns]."""
-    return torch.copysign(mean_magnitude(x, per_row=True), x)
+    return torch.copysign(mean_magnitude(x, per_row=True), x).to(dtype)
 
 
 class _Boolean(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, positive: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        return positive.to(x.dtype)
+        return positive.to(product_dtype(x))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        return where_strictly_inside(grad, x, -1.0, 1.0), None
+        return where_strictly_inside(grad.to(x.dtype), x, -1.0, 1.0), None
 
 
 class _CenterBinarize(Function):
@@ -92,7 +94,7 @@ class _Elastic(Function):
         values, scale, threshold = flat(x), scale.detach(), threshold.detach()
         ctx.save_for_backward(values, scale, threshold)
         ctx.signed = signed
-        return elastic_values(values, scale, threshold, signed).view(x.shape)
+        return elastic_values(values, scale, threshold, signed, product_dtype(x)).view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
@@ -115,10 +117,12 @@ def _elastic_levels(
 
 
 @compiled
-def elastic_values(x: Tensor, scale: Tensor, threshold: Tensor, signed: bool) -> Tensor:
+def elastic_values(
+    x: Tensor, scale: Tensor, threshold: Tensor, signed: bool, dtype: torch.dtype
+) -> Tensor:
     """The forward of `elastic`, of [n]."""
     _, level, scale = _elastic_levels(x, scale, threshold, signed)
-    return level * scale
+    return (level * scale).to(dtype)
 
 
 @compiled
@@ -130,6 +134,7 @@ def elastic_backward(
     The sum of the first, [], is the threshold's before it is negated and scaled.
     """
     scaled, level, _ = _elastic_levels(x, scale, threshold, signed)
+    grad = grad.to(x.dtype)
     grad_x = where_strictly_inside(grad, scaled, -1.0 if signed else 0.0, 1.0)
     grad_scale = dot(level, grad)
     if not signed:

@@ -62,7 +62,7 @@ def compiled(function: F) -> F:
     """Mark a pure function of tensors as one to compile.
 
     Its first argument is a tensor, contiguous, of one or two dimensions; other tensors have the
-    same shape or none. Numbers among the arguments may vary, and `bool` are part of the code.
+    same shape or none. Numbers among the arguments may vary; `bool` and types are part of the code.
     An input that is small, or in inference mode, takes the eager way.
 
     Examples:
@@ -103,9 +103,9 @@ def _kind(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Hashable:
         *(
             (each.dtype, each.device, each.dim())
             if isinstance(each, Tensor)
-            else type(each)
-            if not isinstance(each, bool)
             else each
+            if isinstance(each, bool | torch.dtype)
+            else type(each)
             for each in arguments
         ),
     )

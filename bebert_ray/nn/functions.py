@@ -9,13 +9,14 @@ gradient and the source.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from bebert_ray.nn.compiled import compiled
+from bebert_ray.nn.compiled import compiled, uses_compiler
 
 TERNARY_THRESHOLD = 0.7  # of the mean magnitude (Li et al., 2016, eq. 6)
 MIN_STEP = 1e-5  # a learned step must not reach zero
@@ -37,55 +38,62 @@ def mean_magnitude(weight: Tensor, per_row: bool) -> Tensor:
     return magnitude.mean(dtype=torch.float64).to(weight.dtype)
 
 
+def _shaped(values: Callable[..., Tensor], *weights: Tensor, per_row: bool) -> Tensor:
+    """Weights as a table, whose rows go on to a sum, or whole, as the factor of a product."""
+    if per_row:
+        return values(*map(rows, weights), True, weights[0].dtype).view_as(weights[0])
+    return values(*map(flat, weights), False, product_dtype(weights[0])).view_as(weights[0])
+
+
 class _Binarize(Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, per_row: bool) -> Tensor:
-        return binary_values(rows(weight) if per_row else flat(weight), per_row).view_as(weight)
+        return _shaped(binary_values, weight, per_row=per_row)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad, None
+        return grad.float(), None
 
 
 @compiled
-def binary_values(weight: Tensor, per_row: bool) -> Tensor:
+def binary_values(weight: Tensor, per_row: bool, dtype: torch.dtype) -> Tensor:
     """BWN's forward, of [n] or [rows, columns]; see `binarize`."""
-    return torch.copysign(mean_magnitude(weight, per_row), weight)
+    return torch.copysign(mean_magnitude(weight, per_row), weight).to(dtype)
 
 
 class _BinarizeSum(Function):
     @staticmethod
     def forward(ctx: Any, first: Tensor, second: Tensor, per_row: bool) -> Tensor:
-        shaped = rows if per_row else flat
-        return binary_sum(shaped(first), shaped(second), per_row).view_as(first)
+        return _shaped(binary_sum, first, second, per_row=per_row)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        grad = grad.float()
         return grad, grad, None
 
 
 @compiled
-def binary_sum(first: Tensor, second: Tensor, per_row: bool) -> Tensor:
+def binary_sum(first: Tensor, second: Tensor, per_row: bool, dtype: torch.dtype) -> Tensor:
     """The forward of `binarize_sum`, of [n] or [rows, columns] each."""
     values = torch.copysign(mean_magnitude(first, per_row), first)
-    return values.add_(torch.copysign(mean_magnitude(second, per_row), second))
+    return values.add_(torch.copysign(mean_magnitude(second, per_row), second)).to(dtype)
 
 
 class _Ternarize(Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, per_row: bool) -> Tensor:
-        return ternary_values(rows(weight) if per_row else flat(weight), per_row).view_as(weight)
+        return _shaped(ternary_values, weight, per_row=per_row)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad, None
+        return grad.float(), None
 
 
 @compiled
-def ternary_values(weight: Tensor, per_row: bool) -> Tensor:
+def ternary_values(weight: Tensor, per_row: bool, dtype: torch.dtype) -> Tensor:
     """TWN's forward, of [n] or [rows, columns]; see `ternarize`."""
     levels, scale = ternary_weight(weight, per_row)
-    return levels.mul_(scale)
+    return levels.mul_(scale).to(dtype)
 
 
 class _Uniform(Function):
@@ -95,9 +103,9 @@ class _Uniform(Function):
     ) -> Tensor:
         values, clip = rows(x) if per_row else flat(x), clip.detach()
         ctx.save_for_backward(values, clip)
-        if symmetric:
-            return uniform_symmetric(values, clip, 2 ** (bits - 1) - 1, per_row).view(x.shape)
-        return uniform_asymmetric(values, clip, 2**bits - 1, per_row).view(x.shape)
+        levels = 2 ** (bits - symmetric) - 1
+        quantize = uniform_symmetric if symmetric else uniform_asymmetric
+        return quantize(values, clip, levels, per_row, product_dtype(x)).view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
@@ -107,18 +115,22 @@ class _Uniform(Function):
 
 
 @compiled
-def uniform_symmetric(x: Tensor, clip: Tensor, levels: int, per_row: bool) -> Tensor:
+def uniform_symmetric(
+    x: Tensor, clip: Tensor, levels: int, per_row: bool, dtype: torch.dtype
+) -> Tensor:
     """The symmetric forward of `uniform`, of [n] or [rows, columns]; `levels` above zero."""
     clipped = x.clamp(*_numbers(clip))
     magnitude = clipped.abs()
     top = magnitude.amax(-1, keepdim=True) if per_row else magnitude.amax()
     # A row of zeros has no scale of its own; any finite one will do.
     scale = levels / top.clamp(min=levels * torch.finfo(x.dtype).tiny)
-    return clipped.mul_(scale).round_().div_(scale)
+    return clipped.mul_(scale).round_().div_(scale).to(dtype)
 
 
 @compiled
-def uniform_asymmetric(x: Tensor, clip: Tensor, levels: int, per_row: bool) -> Tensor:
+def uniform_asymmetric(
+    x: Tensor, clip: Tensor, levels: int, per_row: bool, dtype: torch.dtype
+) -> Tensor:
     """The asymmetric forward of `uniform`, of [n] or [rows, columns]; `levels` above the lowest."""
     clipped = x.clamp(*_numbers(clip))
     if per_row:
@@ -129,13 +141,14 @@ def uniform_asymmetric(x: Tensor, clip: Tensor, levels: int, per_row: bool) -> T
     bottom = bottom.clamp(max=0)
     span = top - bottom + 1e-8
     unit = clipped.sub_(bottom).div_(span).mul_(levels).round_().div_(levels)
-    return unit.mul_(span).add_(bottom)
+    return unit.mul_(span).add_(bottom).to(dtype)
 
 
 @compiled
 def uniform_backward(x: Tensor, grad: Tensor, clip: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients of `uniform` for x, [n], and for the two bounds, [2]."""
     low, high = _numbers(clip)
+    grad = grad.to(x.dtype)
     grad_x = where_strictly_inside(grad, x, low, high)
     outside = grad - grad_x
     total = outside.sum(dtype=torch.float32)
@@ -148,8 +161,9 @@ class _Lsq(Function):
     def forward(ctx: Any, x: Tensor, step: Tensor, bits: int, symmetric: bool) -> Tensor:
         ctx.range = lsq_range(bits, symmetric)
         values, step = flat(x), step.detach()
-        out = lsq_values(values, step, *ctx.range)
-        ctx.save_for_backward(values, out, step)
+        out = lsq_values(values, step, *ctx.range, product_dtype(x))
+        exact = out if out.dtype == x.dtype else None
+        ctx.save_for_backward(values, exact, step)
         return out.view(x.shape)
 
     @staticmethod
@@ -161,22 +175,40 @@ class _Lsq(Function):
 
 
 @compiled
-def lsq_values(x: Tensor, step: Tensor, lowest: int, highest: int) -> Tensor:
+def lsq_values(x: Tensor, step: Tensor, lowest: int, highest: int, dtype: torch.dtype) -> Tensor:
     """The forward of `lsq`, of [n]."""
     step = step.clamp(min=MIN_STEP).to(x.dtype)
-    return (x / step).round_().clamp_(lowest, highest).mul_(step)
+    return (x / step).round_().clamp_(lowest, highest).mul_(step).to(dtype)
 
 
 @compiled
 def lsq_backward(
-    x: Tensor, out: Tensor, grad: Tensor, step: Tensor, lowest: int, highest: int
+    x: Tensor, out: Tensor | None, grad: Tensor, step: Tensor, lowest: int, highest: int
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of `lsq` for x, [n], and for the step before it is scaled, []."""
+    """The gradients of `lsq` for x, [n], and for the step before it is scaled, [].
+
+    `out` is what the forward gave, in the type of x, or None: then it is computed again.
+    """
     step = step.clamp(min=MIN_STEP)
+    grad = grad.to(x.dtype)
+    if out is None:
+        out = (x / step).round_().clamp_(lowest, highest).mul_(step)
     low, high = _numbers(torch.stack([step * (lowest - MARGIN), step * (highest + MARGIN)]))
     grad_x = where_strictly_inside(grad, x, low, high)
     # d(out)/d(step) is round(v) - v inside the range, the bound outside: level - v * inside.
     return grad_x, (dot(out, grad) - dot(x, grad_x)) / step
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The type in which a quantizer gives the values of `x`, for a product.
+
+    It is that of autocast, if that is on: to convert them later would be a pass over memory more,
+    and one for their gradient. Without a compiler it is a pass in any case: then the type of `x`.
+    """
+    device = x.device.type
+    if uses_compiler() and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return x.dtype
 
 
 def _numbers(tensor: Tensor) -> tuple[Any, Any]:

@@ -51,7 +51,7 @@ def outcome(
         for each in inputs
     ]
     out = function(*leaves)
-    out.backward(numbers(9).to(dtype))
+    out.backward(numbers(9).bfloat16().to(out.dtype))  # the same in either type
     return [out.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
 
 
@@ -88,6 +88,26 @@ def test_bfloat16_differs_by_roundings(compiler: None) -> None:
     assert apart.max() < 1.1 * STEP
     assert (apart > 0.02).float().mean() < 0.02
     torch.testing.assert_close(fast[2], slow[2], rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("name", ["lsq", "uniform", "binarize_sum", "elastic"])
+def test_under_autocast_values_have_the_type_of_the_product(name: str, compiler: None) -> None:
+    """They are the float32 values, rounded; what learns from them stays in float32."""
+    function, inputs = FUNCTIONS[name]
+
+    def half(*leaves: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return function(*leaves)
+
+    compiled.use_compiler_(False)
+    wanted = outcome(half, inputs, torch.float32)
+    compiled.use_compiler_(True)
+    found = outcome(half, inputs, torch.float32)
+    assert (wanted[0].dtype, found[0].dtype) == (torch.float32, torch.bfloat16)
+    torch.testing.assert_close(found[0], wanted[0].bfloat16())
+    for gradient, other in zip(found[1:], wanted[1:], strict=True):
+        assert gradient.dtype == torch.float32
+        torch.testing.assert_close(gradient, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.gpu
