@@ -9,7 +9,7 @@ import pytest
 from bebert_ray.cluster.resources import Allotment, Node, allot, connected, last_lines, room
 from bebert_ray.config import ResourcesConfig, load_config
 from bebert_ray.errors import UserError
-from bebert_ray.pipeline.memory import EncoderShape, member_memory
+from bebert_ray.pipeline.memory import EncoderShape, member_memory, stage_memory
 
 GB = 1e9
 
@@ -118,6 +118,16 @@ def test_memory_is_estimated_unless_it_is_given():
     result = allot(config, [Node(8, 0, 4 * GB)], shape=tiny)
     assert result.stage.memory == 3e9
     assert result.member.memory == member_memory(config, tiny)
+
+
+@pytest.mark.parametrize("overrides", [(), PIPELINED])
+def test_one_worker_has_memory_for_all_steps_if_they_follow_each_other(overrides):
+    """It then need not be replaced between stages and members."""
+    shape = EncoderShape(layers=6, hidden=384, heads=12, neurons=1536, rows=31_000)
+    config = load_config(None, ["task=sst2", "data.max_length=32", "bits=1-1-4", *overrides])
+    result, needed = allot(config, [Node(8, 0, 64 * GB)], shape=shape), member_memory(config, shape)
+    assert stage_memory(config, shape) < needed == result.member.memory
+    assert result.stage.memory == (stage_memory(config, shape) if overrides else needed)
 
 
 @pytest.mark.parametrize(
