@@ -109,7 +109,7 @@ sys.exit(run_job(job))
 
 @pytest.mark.cluster
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("victim", ["gcs_server", "raylet"])
+@pytest.mark.parametrize("victim", ["gcs_server", pytest.param("raylet", marks=pytest.mark.slow)])
 def test_a_command_whose_ray_is_killed_says_what_to_do(victim: str) -> None:
     known = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     began = time.monotonic()

@@ -340,6 +340,7 @@ def test_whatever_dies_the_same_command_again_comes_to_the_same_bits(done, tmp_p
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 def test_bagging_of_regression_members_in_parallel(done, tmp_path, capfd):
     arguments, _, _, _ = done
     code = run_here(

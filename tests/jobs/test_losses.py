@@ -115,6 +115,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_of_and_once_there_is_room_the_run_goes_on(
     job, pipelined, small_disk, _once, capfd
 ):

@@ -114,6 +114,7 @@ def bare_site(tmp_path: Path) -> Path:
     return site
 
 
+@pytest.mark.slow
 def test_a_packed_model_runs_where_only_four_packages_are_installed(
     run: Path, bare_site: Path, tokenizer: BertTokenizer
 ) -> None:

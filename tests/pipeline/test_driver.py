@@ -480,7 +480,9 @@ BINARY = ("bits=1-1-1", "binary.through=[1-1-2]", "binary.activations=elastic")
 BINARY_STAGES = ["teacher", "binary-1-1-2", "binary-1-1-1"]
 
 
-@pytest.mark.parametrize("strategy", ["A", "B", "C"])
+@pytest.mark.parametrize(
+    "strategy", [*(pytest.param(each, marks=pytest.mark.slow) for each in "AB"), "C"]
+)
 def test_fully_binary_members_are_boosted_in_rounds_and_taken_up_like_others(runner, strategy):
     settings = (*BINARY, *PIPELINED, f"ensemble.strategy={strategy}")
     first = runner(*settings)
