@@ -159,9 +159,9 @@ def uniform_backward(x: Tensor, grad: Tensor, clip: Tensor) -> tuple[Tensor, Ten
 class _Lsq(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, step: Tensor, bits: int, symmetric: bool) -> Tensor:
-        ctx.range = lsq_range(bits, symmetric)
+        lowest, highest = ctx.range = lsq_range(bits, symmetric)
         values, step = flat(x), step.detach()
-        out = lsq_values(values, step, *ctx.range, product_dtype(x))
+        out = lsq_values(values, step, lowest, highest, product_dtype(x))
         exact = out if out.dtype == x.dtype else None
         ctx.save_for_backward(values, exact, step)
         return out.view(x.shape)

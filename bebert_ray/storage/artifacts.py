@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from bebert_ray.storage.records import check_inside, check_name, check_version, 
 
 RECORD = "artifact.json"
 VERSION = 1
+LOOKS = (0.0, 0.05, 0.2)  # seconds before each look at what is in the way of an artifact
 """Of the record; one without a version has this one."""
 UNFINISHED = b'"being written"'  # stands for the record in an object store until it is there
 
@@ -225,14 +227,16 @@ def discard_below(place: Path | Location, files: Collection[str] = ()) -> None:
 
 def _check_replaceable(location: Location, stage: str) -> None:
     """Refuse to replace anything but an artifact or an empty directory."""
-    kind = location.filesystem.get_file_info(location.path).type
-    # In one look: another writer may be moving it.
-    there = names(location) if kind == FileType.Directory else set()
-    if kind == FileType.File or (there and RECORD not in there):
-        raise UserError(
-            f"{location} is not an artifact of an earlier run, and is in the way of the stage "
-            f"{stage!r}. Move it elsewhere, or choose another output directory."
-        )
+    for pause in LOOKS:  # what another writer moves away while it is listed may look like a part
+        time.sleep(pause)
+        kind = location.filesystem.get_file_info(location.path).type
+        there = names(location) if kind == FileType.Directory else set()
+        if kind != FileType.File and (not there or RECORD in there):
+            return
+    raise UserError(
+        f"{location} is not an artifact of an earlier run, and is in the way of the stage "
+        f"{stage!r}. Move it elsewhere, or choose another output directory."
+    )
 
 
 def _publish(draft: Path, location: Location, record: _Record) -> Artifact:
