@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 
 from bebert_ray import storage
 from bebert_ray.errors import RunError, UserError
-from bebert_ray.storage import Artifact, Miss, commit, fetch, find, fingerprint
+from bebert_ray.storage import Artifact, Miss, artifacts, commit, fetch, find, fingerprint
 
 OLD = {"seed": 1, "data": {"path": None, "lengths": [8, 16]}}
 NEW = {"seed": 2, "data": {"path": None, "lengths": [8, 16]}}
@@ -224,6 +224,17 @@ def test_many_writers_and_readers_of_one_place(tmp_path):
     assert whole
     assert fetch(path).stage == "half"
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_what_another_writer_moves_away_is_looked_at_again(tmp_path, monkeypatch):
+    """While it is moved, a listing may have files of it and not its record."""
+    path, parts = tmp_path / "a", [{"model.safetensors"}]
+    commit(path, "half", OLD, writing())
+    whole = artifacts.names
+    monkeypatch.setattr(artifacts, "names", lambda place: parts.pop() if parts else whole(place))
+    commit(path, "half", NEW, writing())
+    assert not parts
+    assert isinstance(find(path, NEW), Artifact)
 
 
 def test_a_writer_whose_draft_is_swept_fails_and_the_artifact_stays(tmp_path):
