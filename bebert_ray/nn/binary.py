@@ -35,7 +35,6 @@ class _Sign(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (values,) = ctx.saved_tensors
-        grad = grad.to(values.dtype)
         return where_strictly_inside(grad, values.view(grad.shape), -1.0, 1.0), None
 
 
@@ -59,7 +58,7 @@ class _Boolean(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        return where_strictly_inside(grad.to(x.dtype), x, -1.0, 1.0), None
+        return where_strictly_inside(grad, x, -1.0, 1.0), None
 
 
 class _CenterBinarize(Function):
@@ -134,7 +133,6 @@ def elastic_backward(
     The sum of the first, [], is the threshold's before it is negated and scaled.
     """
     scaled, level, _ = _elastic_levels(x, scale, threshold, signed)
-    grad = grad.to(x.dtype)
     grad_x = where_strictly_inside(grad, scaled, -1.0 if signed else 0.0, 1.0)
     grad_scale = dot(level, grad)
     if not signed:

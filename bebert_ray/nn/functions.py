@@ -148,7 +148,6 @@ def uniform_asymmetric(
 def uniform_backward(x: Tensor, grad: Tensor, clip: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients of `uniform` for x, [n], and for the two bounds, [2]."""
     low, high = _numbers(clip)
-    grad = grad.to(x.dtype)
     grad_x = where_strictly_inside(grad, x, low, high)
     outside = grad - grad_x
     total = outside.sum(dtype=torch.float32)
@@ -190,7 +189,6 @@ def lsq_backward(
     `out` is what the forward gave, in the type of x, or None: then it is computed again.
     """
     step = step.clamp(min=MIN_STEP)
-    grad = grad.to(x.dtype)
     if out is None:
         out = (x / step).round_().clamp_(lowest, highest).mul_(step)
     low, high = _numbers(torch.stack([step * (lowest - MARGIN), step * (highest + MARGIN)]))
@@ -235,12 +233,13 @@ def rows(x: Tensor) -> Tensor:
 def where_strictly_inside(
     grad: Tensor, x: Tensor, low: float | Tensor, high: float | Tensor
 ) -> Tensor:
-    """The gradient of a clipped STE: `grad` where low < x < high, 0 elsewhere.
+    """The gradient of a clipped STE: `grad` where low < x < high, 0 elsewhere; in the type of x.
 
     Examples:
         >>> where_strictly_inside(torch.ones(3), torch.tensor([-2.0, 0.0, 1.0]), -1.0, 1.0)
         tensor([0., 1., 0.])
     """
+    grad = grad.to(x.dtype)  # of a product it may be bfloat16, see `product_dtype`
     if isinstance(low, Tensor):
         return torch.where((x > low) & (x < high), grad, 0)
     # The backward of hardtanh: one pass. Masks of comparisons take four, and ten times as long.

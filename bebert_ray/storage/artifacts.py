@@ -39,8 +39,8 @@ from bebert_ray.storage.records import check_inside, check_name, check_version, 
 
 RECORD = "artifact.json"
 VERSION = 1
-LOOKS = (0.0, 0.05, 0.2)  # seconds before each look at what is in the way of an artifact
 """Of the record; one without a version has this one."""
+LOOKS = (0.0, 0.05, 0.2)  # seconds before each look at what is in the way of an artifact
 UNFINISHED = b'"being written"'  # stands for the record in an object store until it is there
 
 
