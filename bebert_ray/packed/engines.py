@@ -97,12 +97,13 @@ def _onednn(signs: Tensor, scales: Tensor, lowest: int, highest: int) -> Product
     zeros = torch.zeros(len(signs), dtype=torch.int32)
     shift = _SHIFT if lowest < 0 else 0
     wide = highest >= _SHIFT
+    high_bit = torch.tensor(_SHIFT, dtype=torch.uint8)  # torch converts a number at each call
 
     def multiply(levels: Tensor) -> Tensor:
         # A cast to int8 takes a quarter of the time of one to uint8.
         narrow = (levels.sub_(_SHIFT) if wide else levels).to(torch.int8).view(torch.uint8)
         if wide or shift:
-            narrow.bitwise_xor_(_SHIFT)  # adds 128 modulo 256
+            narrow.bitwise_xor_(high_bit)  # adds 128 modulo 256
         sums: Tensor = torch.ops.onednn.qlinear_pointwise(
             *(narrow.reshape(-1, narrow.shape[-1]), 1.0, shift, weight, scales, zeros),
             *(None, 1.0, 0, torch.float32, "none", [], ""),

@@ -107,7 +107,7 @@ def _uniform(module: Any) -> Quantizer:
 def _lsq(module: Any) -> Quantizer:
     lowest, highest = lsq_range(module.bits, module.symmetric)
     step = module.step.detach().clamp(min=MIN_STEP)
-    inverse = step.reciprocal().item()
+    inverse = step.reciprocal()  # a tensor: torch converts a number at each call
 
     def quantize(x: Tensor) -> Integers:
         return Integers(x.mul(inverse).round_().clamp_(lowest, highest), step)

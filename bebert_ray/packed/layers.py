@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import BertForSequenceClassification
 
 from bebert_ray.nn.attention import AttentionQuantizers
-from bebert_ray.packed.attention import PACKED_ATTENTION, AttentionParts
+from bebert_ray.packed.attention import AttentionParts
 from bebert_ray.packed.engines import Product, product
 from bebert_ray.packed.integers import Quantizer, quantizer
+from bebert_ray.packed.member import PackedMember
 
 
 class _Bits(nn.Module):
@@ -114,13 +116,12 @@ class PackedLinear(_Prepared):
             scaled = F.linear(levels, signs) * made.scales
         else:
             scaled = made.multiply(levels)
-        tables = len(self.bits.signs)
-        y = scaled if tables == 1 else sum_of(scaled.chunk(tables, -1))
+        y = scaled if made.tables == 1 else sum_of(scaled.chunk(made.tables, -1))
         if made.quantizer.scale is None:
             y.mul_(scale)
         if offset is not None:
             y.add_(offset * made.offset)
-        return y.add_(self.bias)
+        return y.add_(made.bias)
 
     def prepare(self) -> _Linear:
         """The quantizer, the product and the scales."""
@@ -135,7 +136,7 @@ class PackedLinear(_Prepared):
             return product(stacked, scales, made.lowest, made.highest)
 
         multiply = (lambda levels: unpacked()(levels)) if self.low_memory else unpacked()
-        return _Linear(made, multiply, scales, total)
+        return _Linear(made, multiply, len(signs), scales, total, self.bias)
 
     def binary_weights(self) -> list[tuple[Tensor, Tensor]]:
         """Of each table, where it is positive, bool [rows, columns], and its scale."""
@@ -148,14 +149,18 @@ class _Linear(NamedTuple):
     Attributes:
         quantizer: of the input.
         multiply: from levels [..., columns] to scaled sums [..., tables * rows].
+        tables: how many there are.
         scales: of all tables, [tables * rows], times the quantizer's scale if it has one.
         offset: what an input of ones gives without bias, [rows].
+        bias: [rows].
     """
 
     quantizer: Quantizer
     multiply: Product
+    tables: int
     scales: Tensor
     offset: Tensor
+    bias: Tensor
 
 
 class PackedEmbedding(nn.Module):
@@ -180,7 +185,7 @@ class PackedEmbedding(nn.Module):
 
 
 class PackedQuantizers(_Prepared):
-    """The four quantizers of an attention module, for `packed_attention`.
+    """The four quantizers of an attention module, for `attention.attend`.
 
     Args:
         quantizers: those of a trained attention module, or packed ones.
@@ -201,7 +206,8 @@ class PackedQuantizers(_Prepared):
 def pack_(model: nn.Module) -> None:
     """Replace what has `binary_weights`, and attention, by packed layers, in place.
 
-    The model then computes with integers: the same but for rounding. It can no longer be trained.
+    Each BERT in the model, or the model itself, becomes a `PackedMember`. It then computes with
+    integers: the same but for rounding. It can no longer be trained.
     """
     parent: Any
     for parent in list(model.modules()):
@@ -211,12 +217,13 @@ def pack_(model: nn.Module) -> None:
                 setattr(parent, name, packed(child))
             if isinstance(child, AttentionQuantizers):
                 setattr(parent, name, PackedQuantizers(child))
-                parent.config._attn_implementation = PACKED_ATTENTION
+        if isinstance(parent, BertForSequenceClassification):
+            parent.__class__ = PackedMember
 
 
 def is_packed(model: nn.Module) -> bool:
-    """Whether `pack_` has changed a model."""
-    return any(isinstance(module, _Prepared) for module in model.modules())
+    """Whether `pack_` has made a model a packed member."""
+    return isinstance(model, PackedMember)
 
 
 @torch.no_grad()

@@ -153,7 +153,7 @@ def _embeddings(g: Graph, embeddings: Any, inputs: Inputs) -> str:
 
 
 def _attention(g: Graph, x: str, attention: Any, padding: str) -> str:
-    """See `attention.packed_attention`."""
+    """See `attention.attend`."""
     size, quantizers = attention.attention_head_size, attention.quantizers
     heads = g.integers(0, 0, attention.num_attention_heads, size)
 

@@ -84,28 +84,33 @@ KINDS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_a_new_process_gives_the_logits_that_were_scored(
-    member: Member, batch: Batch, tmp_path: Path, kind: dict[str, Any]
+    member: Member, batch: Batch, tmp_path: Path
 ) -> None:
     """With the default, 16-bit remainder; the members are scored before they are packed."""
-    members = [member(seed, **kind) for seed in range(2)]
-    scored = torch.stack([logits_of(finalised(each, "fp16"), batch) for each in members], 1)
-    packed_model(members, [1.0, 2.0], LABELS, ["text"]).save_pretrained(tmp_path / "model")
+    scored = {}
+    for kind in KINDS:
+        members = [member(seed, **kind) for seed in range(2)]
+        each = [logits_of(finalised(one, "fp16"), batch) for one in members]
+        scored[str(kind)] = torch.stack(each, 1)
+        packed_model(members, [1.0, 2.0], LABELS, ["text"]).save_pretrained(tmp_path / str(kind))
     safetensors.torch.save_file(batch, tmp_path / "batch.safetensors")
     script = """
 import sys, safetensors.torch, torch, transformers
 import bebert_ray.packed
-directory = sys.argv[1]
-model = transformers.AutoModelForSequenceClassification.from_pretrained(directory + "/model")
-batch = safetensors.torch.load_file(directory + "/batch.safetensors")
-with torch.no_grad():
-    logits = model(**batch).member_logits
-safetensors.torch.save_file({"logits": logits.contiguous()}, directory + "/logits.safetensors")
+place, *kinds = sys.argv[1:]
+batch, logits = safetensors.torch.load_file(place + "/batch.safetensors"), {}
+for kind in kinds:
+    directory = place + "/" + kind
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(directory)
+    with torch.no_grad():
+        logits[kind] = model(**batch).member_logits.contiguous()
+safetensors.torch.save_file(logits, place + "/logits.safetensors")
 """
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=120)
-    [logits] = safetensors.torch.load_file(tmp_path / "logits.safetensors").values()
-    assert torch.equal(logits, scored)
+    command = [sys.executable, "-c", script, str(tmp_path), *scored]
+    subprocess.run(command, check=True, timeout=120)
+    logits = safetensors.torch.load_file(tmp_path / "logits.safetensors")
+    assert [kind for kind in scored if not torch.equal(logits[kind], scored[kind])] == []
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2, 1])
@@ -276,7 +281,8 @@ def test_one_member_has_the_loss_that_bert_has(member: Member, batch: Batch) -> 
     one = member()
     one.config.problem_type = "single_label_classification"
     wanted = torch.tensor([0, 1, 1])
-    expected = finalised(one, "fp16")(**batch, labels=wanted).loss
+    logits = logits_of(finalised(one, "fp16"), batch)
+    expected = one.loss_function(wanted, logits, one.config)
     assert torch.equal(
         packed_model([one], [1.0], LABELS, ["a"])(**batch, labels=wanted).loss, expected
     )

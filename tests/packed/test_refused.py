@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,12 +32,21 @@ BIAS = "members.1.classifier.bias"
 Tensors = dict[str, Tensor]
 
 
+@pytest.fixture(scope="module")
+def _made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the model lies that each test has a copy of, once the first test has made it."""
+    return tmp_path_factory.mktemp("packed") / "model"
+
+
 @pytest.fixture
-def packed(member: Callable[..., BertForSequenceClassification], tmp_path: Path) -> Path:
+def packed(
+    member: Callable[..., BertForSequenceClassification], _made_once: Path, tmp_path: Path
+) -> Path:
     """A directory with a packed model of two members."""
-    model = packed_model([member(0), member(1)], [1.0, 0.5], ("no", "yes"), ["text"])
-    model.save_pretrained(tmp_path)
-    return tmp_path
+    if not _made_once.exists():
+        model = packed_model([member(0), member(1)], [1.0, 0.5], ("no", "yes"), ["text"])
+        model.save_pretrained(_made_once)
+    return Path(shutil.copytree(_made_once, tmp_path, dirs_exist_ok=True))
 
 
 def refused(directory: Path) -> str:
