@@ -28,8 +28,9 @@ from bebert_ray.storage import Location
 
 ATTEMPTS = 6
 """How often a row is sent in all: a row that kills replicas must not kill all that follow."""
-PAUSE = 0.1
-"""Seconds before a row is sent again, doubled each time: 3.1 s in all."""
+PAUSE = 0.3
+"""Seconds before a row is sent again, doubled each time: 9.3 s in all. Until it is told of it, the
+router sends rows to a dead replica."""
 BATCH_SECONDS = 0.01
 """How long a row waits for others to share its batch."""
 

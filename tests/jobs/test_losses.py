@@ -56,6 +56,7 @@ def made(output):
     return {path.parent.relative_to(output).as_posix(): path.stat().st_mtime_ns for path in records}
 
 
+@pytest.mark.slow
 def test_what_is_damaged_is_named_and_made_again_and_nothing_else(
     job, pipelined, finished, _once, capfd
 ):
