@@ -9,7 +9,7 @@ import pytest
 
 from bebert_ray.cli.common import run_job
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 MEMBERS = ("000", "001")
 
 
@@ -56,7 +56,6 @@ def made(output):
     return {path.parent.relative_to(output).as_posix(): path.stat().st_mtime_ns for path in records}
 
 
-@pytest.mark.slow
 def test_what_is_damaged_is_named_and_made_again_and_nothing_else(
     job, pipelined, finished, _once, capfd
 ):
@@ -116,7 +115,6 @@ def small_disk(tmp_path):
     subprocess.run(["umount", disk], check=True)
 
 
-@pytest.mark.slow
 def test_a_full_disk_is_told_of_and_once_there_is_room_the_run_goes_on(
     job, pipelined, small_disk, _once, capfd
 ):
