@@ -130,7 +130,7 @@ def infer(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, An
         "--threads", type=_positive, nargs="+", default=default, help="default: 1, and all"
     )
     parser.add_argument(
-        "--repeat", type=_positive, default=10, help="batches of each shape (default: 10)"
+        "--repeat", type=_positive, default=10, help="turns of each shape (default: 10)"
     )
     parser.add_argument(
         "--output", type=local_path, default=Path("runs/infer"), help="directory of the picture"

@@ -32,7 +32,7 @@ def model(tiny_checkpoint, tmp_path_factory):
 
 @pytest.fixture
 def arguments(model, tmp_path):
-    rows = pa.table({"id": range(3000), "text": ["the film is good", "bad", None] * 1000})
+    rows = pa.table({"id": range(1200), "text": ["the film is good", "bad", None] * 400})
     pq.write_table(rows, tmp_path / "in.parquet")
     return [
         *("--model", str(model)),
@@ -110,13 +110,13 @@ def test_killed_and_given_again_it_ends_with_every_row_once(arguments, tmp_path)
     job.send_signal(signal.SIGKILL)
     job.wait()
     done = len(list(output.glob("part-*")))
-    assert 10 <= done < 100
+    assert 10 <= done < 40
 
     stdout, stderr = start().communicate(timeout=120)
     figures = json.loads(stdout.splitlines()[-1])
-    assert (figures["rows"], figures["scored"], figures["bad"]) == (3000, 2000, 1000)
-    assert done <= figures["files_before"] < figures["files"] == 100
-    assert "3,000 rows; 100 output files" in stderr
+    assert (figures["rows"], figures["scored"], figures["bad"]) == (1200, 800, 400)
+    assert done <= figures["files_before"] < figures["files"] == 40
+    assert "1,200 rows; 40 output files" in stderr
     rows = pq.read_table(sorted(output.glob("part-*")))
-    assert rows["id"].to_pylist() == [i for i in range(3000) if i % 3 != 2]
-    assert f"1,000 bad rows are listed in {output / '_bad_rows'}" in stdout
+    assert rows["id"].to_pylist() == [i for i in range(1200) if i % 3 != 2]
+    assert f"400 bad rows are listed in {output / '_bad_rows'}" in stdout

@@ -78,7 +78,7 @@ def test_members_that_fit_nowhere(tiny_run, tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "sweep").exists()
 
 
-# --- a sweep, killed half-way ---
+# --- real sweeps ---
 
 
 def records(output):
@@ -99,16 +99,53 @@ def stamps(output, numbers):
     }
 
 
-@pytest.mark.cluster
-@pytest.mark.timeout(600)
-def test_a_sweep_that_is_killed_goes_on(tiny_run, tmp_path):
-    output = tmp_path / "sweep"
-    command = (
+@pytest.fixture
+def command(tiny_run, tmp_path):
+    """The arguments of a sweep of two trials at a time."""
+    return [
         *tiny_run,
         *SPACE,
-        *("sweep.trials=2", "sweep.objective=score-and-bits", f"output={output}"),
+        *("sweep.trials=2", "sweep.objective=score-and-bits", f"output={tmp_path / 'sweep'}"),
         *("resources.num_cpus=2", "resources.stage.cpu=1", "resources.member.memory=2e8"),
-    )
+    ]
+
+
+def finished(job):
+    """What a job that ends well prints."""
+    out, error = job.communicate(timeout=300)
+    assert job.returncode == 0, error
+    assert "Traceback" not in error
+    return out, error
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_a_sweep(command, tmp_path, capsys):
+    output = tmp_path / "sweep"
+    out, _ = finished(start(*command))
+    after = {each["number"]: each for each in records(output)}
+    assert sorted(after) == list(range(2))
+    assert {each["state"] for each in after.values()} <= {"done", "stopped"}
+    figures = json.loads(out.splitlines()[-1])
+    assert figures["trials"] == Counter(each["state"] for each in after.values())
+    ensembles = figures["ensembles"]
+    assert ensembles["swept alphas"]["held_out"] >= ensembles["its own alphas"]["held_out"]
+    assert figures["best"]["held_out"] == max(each["score"] for each in after.values())
+    for name in ("best.yaml", "report.html", "results.json", "best/ensemble.json"):
+        assert (output / name).stat().st_size > 0
+    assert list((output / "tune").rglob("events.out.tfevents.*")), "TensorBoard"
+
+    assert run_here(*command) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out.splitlines()[-1]) == figures
+    assert printed.err == ""
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_a_sweep_that_is_killed_goes_on(command, tmp_path):
+    output, command = tmp_path / "sweep", [*command, "sweep.trials=3"]
     job = start(*command)
     deadline = time.monotonic() + 250
     while len(done(output)) < 1:
@@ -118,21 +155,17 @@ def test_a_sweep_that_is_killed_goes_on(tiny_run, tmp_path):
     job.kill()
     _, error = job.communicate(timeout=60)
     assert "trial 000: " in error
-    finished = done(output)
-    before = stamps(output, finished)
+    before = done(output)
+    written = stamps(output, before)
     kept = {each["number"]: each for each in records(output)}
 
-    job = start(*command)
-    out, error = job.communicate(timeout=300)
-    assert job.returncode == 0, error
-    assert "Traceback" not in error
+    _, error = finished(start(*command))
     after = {each["number"]: each for each in records(output)}
-    assert sorted(after) == list(range(2))
-    assert {each["state"] for each in after.values()} <= {"done", "stopped"}
-    for number in finished:
+    assert sorted(after) == list(range(3))
+    for number in before:
         assert after[number] == kept[number], "no finished trial is repeated"
         assert f"trial {number:03d}: " not in error
-    assert stamps(output, finished) == before
+    assert stamps(output, before) == written
     for number, record in kept.items():  # those at work go on where they were
         assert after[number]["point"] == record["point"]
 
@@ -143,17 +176,3 @@ def test_a_sweep_that_is_killed_goes_on(tiny_run, tmp_path):
     for number in after:
         events = (output / "trials" / f"{number:03d}" / "metrics.jsonl").read_text()
         assert "teacher" not in events
-
-    figures = json.loads(out.splitlines()[-1])
-    assert figures["trials"] == Counter(each["state"] for each in after.values())
-    ensembles = figures["ensembles"]
-    assert ensembles["swept alphas"]["held_out"] >= ensembles["its own alphas"]["held_out"]
-    assert figures["best"]["held_out"] == max(each["score"] for each in after.values())
-    for name in ("best.yaml", "report.html", "results.json", "best/ensemble.json"):
-        assert (output / name).stat().st_size > 0
-    assert list((output / "tune").rglob("events.out.tfevents.*")), "TensorBoard"
-
-    job = start(*command)
-    again, error = job.communicate(timeout=120)
-    assert (job.returncode, error) == (0, "")
-    assert json.loads(again.splitlines()[-1]) == figures
