@@ -2,12 +2,15 @@
 
 No bag of words solves it. Opinion words are negated, near by and at a distance; of two opinions
 joined by *but* the latter counts, and of one under *although* the other one; side by side, the
-stronger one does; and opinion words about matters beside the point count for nothing.
+stronger one does; and opinion words about matters beside the point count for nothing. A quarter of
+the opinion words is in no training sentence: what they mean, a model knows from its pretraining
+alone, as far as it has kept that. So each step away from full precision shows.
 """
 
 from __future__ import annotations
 
 from random import Random
+from typing import NamedTuple
 
 import numpy as np
 
@@ -135,6 +138,20 @@ _BESIDE_THE_POINT = [
 ]
 
 
+class _Opinions(NamedTuple):
+    """The words that carry an opinion: adjectives, and verbs of liking and disliking."""
+
+    positive: list[str]
+    negative: list[str]
+    liked: list[str]
+    disliked: list[str]
+
+
+_ALL = _Opinions(_POSITIVE, _NEGATIVE, _LIKED, _DISLIKED)
+_TRAINED = _Opinions(*([word for i, word in enumerate(words) if i % 4] for words in _ALL))
+"""Those of training sentences, three in four."""
+
+
 def demo_corpus(train: int = 2000, dev: int = 2000, seed: int = 2210) -> Corpus:
     """Generate the demo task, the same on every platform for the same arguments.
 
@@ -145,10 +162,11 @@ def demo_corpus(train: int = 2000, dev: int = 2000, seed: int = 2210) -> Corpus:
     """
     rng = Random(seed)
     examples: dict[str, int] = {}
-    while len(examples) < train + dev:
-        sentence, score = _sentence(rng)
-        if _SHORTEST <= len(sentence.split()) <= _LONGEST:
-            examples.setdefault(sentence, int(score > 0))
+    for words, count in ((_TRAINED, train), (_ALL, train + dev)):
+        while len(examples) < count:
+            sentence, score = _sentence(rng, words)
+            if _SHORTEST <= len(sentence.split()) <= _LONGEST:
+                examples.setdefault(sentence, int(score > 0))
     sentences = list(examples)
     labels = np.array(list(examples.values()), dtype=np.int64)
     return Corpus(
@@ -158,46 +176,48 @@ def demo_corpus(train: int = 2000, dev: int = 2000, seed: int = 2210) -> Corpus:
     )
 
 
-def _sentence(rng: Random) -> tuple[str, float]:
+def _sentence(rng: Random, words: _Opinions) -> tuple[str, float]:
     """One sentence and its opinion: the sign is the label, and it is never 0."""
-    text, score = _opinion(rng)
+    text, score = _opinion(rng, words)
     if rng.random() < 0.5:
         text = f"{rng.choice(_OPENERS)} , {text}"
     if rng.random() < 0.3:
-        aside = rng.choice(_BESIDE_THE_POINT).format(adj=rng.choice(_POSITIVE + _NEGATIVE))
+        aside = rng.choice(_BESIDE_THE_POINT).format(
+            adj=rng.choice(words.positive + words.negative)
+        )
         text = f"{text} {aside}" if rng.random() < 0.6 else f"{aside} , {text}"
     return f"{text} .", score
 
 
-def _opinion(rng: Random) -> tuple[str, float]:
+def _opinion(rng: Random, words: _Opinions) -> tuple[str, float]:
     """One clause, or two that contrast or add up."""
-    a, score_a = _clause(rng)
+    a, score_a = _clause(rng, words)
     kind = rng.random()
     if kind < 0.45:
         return a, score_a
-    b, score_b = _clause(rng)
+    b, score_b = _clause(rng, words)
     # Contrast joins unlike opinions more often than not, which is what makes it worth reading.
     while (score_a > 0) == (score_b > 0) and rng.random() < 0.5:
-        b, score_b = _clause(rng)
+        b, score_b = _clause(rng, words)
     if kind < 0.8:
         forms = _LAST_COUNTS if kind < 0.7 else _FIRST_COUNTS
         return rng.choice(forms).format(a=a, b=b), score_b
     while score_a + score_b == 0:
-        b, score_b = _clause(rng)
+        b, score_b = _clause(rng, words)
     return rng.choice(_BOTH_COUNT).format(a=a, b=b), score_a + score_b
 
 
-def _clause(rng: Random) -> tuple[str, float]:
+def _clause(rng: Random, words: _Opinions) -> tuple[str, float]:
     """One opinion on one thing: 2 or -2 if strong, 0.5 or -0.5 if faint, else 1 or -1."""
     sign = rng.choice([1, -1])
     noun = rng.choice(_NOUNS)
-    adjective = rng.choice(_POSITIVE if sign > 0 else _NEGATIVE)
+    adjective = rng.choice(words.positive if sign > 0 else words.negative)
     kind = rng.random()
     if kind < 0.25:
         return rng.choice(_NOT_ADJECTIVE).format(noun=noun, adj=adjective), -sign
     if kind < 0.45:
         forms = _VERB if rng.random() < 0.6 else _NOT_VERB
-        verb = rng.choice(_LIKED if sign > 0 else _DISLIKED)
+        verb = rng.choice(words.liked if sign > 0 else words.disliked)
         return rng.choice(forms).format(noun=noun, verb=verb), sign if forms is _VERB else -sign
     form = f"the {noun} {rng.choice(_VERBS)}"
     degree = rng.random()

@@ -5,7 +5,7 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from bebert_ray.data.demo import _NEGATIVE, _POSITIVE, demo_corpus
+from bebert_ray.data.demo import _DISLIKED, _LIKED, _NEGATIVE, _POSITIVE, demo_corpus
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def test_golden(corpus):
     for split in (corpus.train, corpus.dev["dev"]):
         digest.update("\n".join(split.texts[0]).encode())
         digest.update(split.labels.astype("<i8").tobytes())
-    assert digest.hexdigest()[:16] == "e93d9d1ccfb84902"
+    assert digest.hexdigest()[:16] == "e95a3f066a8a78c4"
 
 
 def test_sizes_and_shape_of_the_sentences(corpus):
@@ -31,6 +31,16 @@ def test_sizes_and_shape_of_the_sentences(corpus):
     assert len({word for sentence in sentences for word in sentence.split()}) > 400
     for split in (train, dev):
         assert 0.45 < split.labels.mean() < 0.55
+
+
+def test_a_quarter_of_the_opinion_words_is_in_dev_alone(corpus):
+    def opinions(split):
+        words = {word for sentence in split.texts[0] for word in sentence.split()}
+        return words & {*_POSITIVE, *_NEGATIVE, *_LIKED, *_DISLIKED}
+
+    train, dev = opinions(corpus.train), opinions(corpus.dev["dev"])
+    assert train < dev
+    assert 0.2 < len(dev - train) / len(dev) < 0.3
 
 
 def test_other_seeds_and_sizes():
