@@ -114,6 +114,7 @@ def test_training_on_a_frame(frame, settings, capsys):
         thread.start()
         thread.join()
         assert again[0].seed == 7
+        assert bb.train(train=train, dev=dev, **settings).summary() == results.summary()
         assert ray.is_initialized(), "the program's Ray runs on"
         assert ray.available_resources()["CPU"] == 1, "and is free again"
 

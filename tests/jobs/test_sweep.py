@@ -118,13 +118,10 @@ def finished(job):
     return out, error
 
 
-@pytest.mark.cluster
-@pytest.mark.timeout(600)
-def test_a_sweep(command, tmp_path, capsys):
-    output = tmp_path / "sweep"
-    out, _ = finished(start(*command))
+def check_end(output, out, trials):
+    """Look at what a finished sweep leaves and prints; its closing figures."""
     after = {each["number"]: each for each in records(output)}
-    assert sorted(after) == list(range(2))
+    assert sorted(after) == list(range(trials))
     assert {each["state"] for each in after.values()} <= {"done", "stopped"}
     figures = json.loads(out.splitlines()[-1])
     assert figures["trials"] == Counter(each["state"] for each in after.values())
@@ -134,6 +131,15 @@ def test_a_sweep(command, tmp_path, capsys):
     for name in ("best.yaml", "report.html", "results.json", "best/ensemble.json"):
         assert (output / name).stat().st_size > 0
     assert list((output / "tune").rglob("events.out.tfevents.*")), "TensorBoard"
+    return figures
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_a_sweep(command, tmp_path, capsys):
+    output = tmp_path / "sweep"
+    out, _ = finished(start(*command))
+    figures = check_end(output, out, trials=2)
 
     assert run_here(*command) == 0
     printed = capsys.readouterr()
@@ -159,9 +165,9 @@ def test_a_sweep_that_is_killed_goes_on(command, tmp_path):
     written = stamps(output, before)
     kept = {each["number"]: each for each in records(output)}
 
-    _, error = finished(start(*command))
+    out, error = finished(start(*command))
+    figures = check_end(output, out, trials=3)
     after = {each["number"]: each for each in records(output)}
-    assert sorted(after) == list(range(3))
     for number in before:
         assert after[number] == kept[number], "no finished trial is repeated"
         assert f"trial {number:03d}: " not in error
@@ -176,3 +182,7 @@ def test_a_sweep_that_is_killed_goes_on(command, tmp_path):
     for number in after:
         events = (output / "trials" / f"{number:03d}" / "metrics.jsonl").read_text()
         assert "teacher" not in events
+
+    again, error = finished(start(*command))
+    assert error == ""
+    assert json.loads(again.splitlines()[-1]) == figures
