@@ -188,7 +188,6 @@ def done(tiny_run, tmp_path_factory):
     return arguments, output, out, error
 
 
-@pytest.mark.cluster
 def test_a_run_prints_figures_on_stdout_and_messages_on_stderr(done):
     _, output, out, error = done
     result = figures(out)
@@ -213,7 +212,6 @@ def test_a_run_prints_figures_on_stdout_and_messages_on_stderr(done):
     }
 
 
-@pytest.mark.cluster
 def test_another_run_trains_nothing_and_prints_the_same_figures(done, capfd):
     arguments, output, out, _ = done
     before = members(output)
@@ -227,7 +225,6 @@ def test_another_run_trains_nothing_and_prints_the_same_figures(done, capfd):
     assert (output / "report.html").read_bytes() == report
 
 
-@pytest.mark.cluster
 def test_a_dry_run_shows_the_plan_and_writes_nothing(done, tmp_path, capfd, monkeypatch):
     arguments, output, _, _ = done
     nodes = nullcontext([Node(cpu=4, gpu=0, memory=8e9)])

@@ -6,14 +6,14 @@ import pytest
 
 from bebert_ray.cli.main import main
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
-
 
 @pytest.fixture(autouse=True)
 def _no_cluster(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 
+@pytest.mark.cluster
+@pytest.mark.timeout(180)
 def test_a_run_is_measured_over_ray_and_reported(run, tmp_path, capsys):
     figures = tmp_path / "figures.json"
     command = ["robustness", str(run), "--suite", "typos=0.2,0.5", "--suite", "bits=0.1"]
