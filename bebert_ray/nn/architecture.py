@@ -9,6 +9,7 @@ from typing import Any
 from transformers.activations import ACT2FN
 
 from bebert_ray.errors import UserError
+from bebert_ray.nn.classes import class_order, listed
 from bebert_ray.nn.model_files import read_json
 
 ABSENT: tuple[Any, ...] = (None, False, [], {})
@@ -101,10 +102,10 @@ def check_labels(path: Path, labels: Sequence[str] | None) -> None:
         )
     names = [str(name) for _, name in sorted(_by_index(config.get("id2label")).items())]
     known = any(name != f"LABEL_{index}" for index, name in enumerate(names))
-    if labels is not None and known and [*map(_bare, names)] != [*map(_bare, labels)]:
+    if labels is not None and known and class_order(names, labels) != (*range(len(labels)),):
         raise UserError(
-            f"model: the labels of {path} are {_listed(names)}, and those of the task are "
-            f"{_listed(labels)}; they must be the same, in this order, for teacher.epochs=0"
+            f"model: the labels of {path} are {listed(names)}, and those of the task are "
+            f"{listed(labels)}; they must be the same, in this order, for teacher.epochs=0"
         )
 
 
@@ -112,12 +113,3 @@ def _by_index(names: Any) -> dict[int, Any]:
     if not isinstance(names, dict):
         return {}
     return {int(key): name for key, name in names.items() if str(key).isdecimal()}
-
-
-def _bare(name: str) -> str:
-    return "".join(letter for letter in name.casefold() if letter.isalnum()) or name
-
-
-def _listed(names: Sequence[str]) -> str:
-    text = ", ".join(names)
-    return text if len(text) <= 100 else f"{text[:100]}…"

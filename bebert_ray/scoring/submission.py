@@ -15,6 +15,7 @@ from bebert_ray.data.formats.safe import tsv_safe
 from bebert_ray.data.glue_tsv import LAYOUTS
 from bebert_ray.data.tasks import TASKS, task_name
 from bebert_ray.errors import UserError
+from bebert_ray.nn.classes import class_order, listed
 from bebert_ray.scoring.classifier import Card, read_card
 from bebert_ray.scoring.parts import Part
 from bebert_ray.scoring.run import Outcome, Request, predict
@@ -45,7 +46,7 @@ def submit(glue: str, request: Request, progress: Console) -> Outcome:
         raise UserError(f"--glue {glue}: is none of GLUE's; these are: {', '.join(LAYOUTS)}")
     if len(request.input) != 1 or request.text_columns or request.prefix:
         raise UserError("--glue: takes one --input, and neither --text-columns nor --prefix")
-    _check_labels(name, read_card(Location.parse(request.model)))
+    order = _order(name, read_card(Location.parse(request.model)))
     output = Location.parse(request.output)
     tests = _tests(name, Location.parse(request.input[0]))
     outcome = predict(
@@ -62,7 +63,7 @@ def submit(glue: str, request: Request, progress: Console) -> Outcome:
         lines = ["index\tprediction"]
         for part in outcome.parts:
             if part.source == str(test):
-                lines += _lines(name, outcome, part)
+                lines += _lines(name, outcome, part, order)
         write_atomic(output / wanted, "\n".join(lines) + "\n")
         progress.print(f"for the leaderboard: {output / wanted}")
     return outcome
@@ -81,15 +82,26 @@ def _tests(name: str, root: Location) -> dict[str, Location]:
     return found
 
 
-def _check_labels(name: str, card: Card) -> None:
-    """Refuse a model whose number of classes is not the task's."""
+def _order(name: str, card: Card) -> tuple[int, ...]:
+    """Where each class of the task stands among the model's; empty for a score."""
     has, needs = len(card.labels or ()), len(TASKS[name].labels or ())
     if has != needs:
         kinds = [f"one of {count} classes" if count else "a score" for count in (has, needs)]
         raise UserError(f"--model: predicts {kinds[0]}, and --glue {name} needs {kinds[1]}")
+    classes, wanted = card.labels or (), TASKS[name].labels or ()
+    order = class_order(classes, wanted)
+    if order is None:
+        raise UserError(
+            f"--model: its classes are {listed(classes)}, and those of --glue {name} are "
+            f"{listed(wanted)}; which is which cannot be told, give them these names in id2label "
+            "of its config.json"
+        )
+    return order
 
 
-def _lines(name: str, outcome: Outcome, part: Part) -> Iterator[str]:
+def _lines(
+    name: str, outcome: Outcome, part: Part, order: tuple[int, ...]
+) -> Iterator[str]:
     text = read(outcome.output / part.name).decode()
     # Not str.splitlines: GLUE text holds Unicode line separators, which end no row.
     header, *rows = (line.split("\t") for line in text.removesuffix("\n").split("\n"))
@@ -106,4 +118,4 @@ def _lines(name: str, outcome: Outcome, part: Part) -> Iterator[str]:
         if labels is None:
             yield f"{row[index]}\t{min(max(float(row[value]), 0.0), 5.0):.3f}"
         else:
-            yield f"{row[index]}\t{spelled[written.index(row[value])]}"
+            yield f"{row[index]}\t{spelled[order.index(written.index(row[value]))]}"

@@ -58,11 +58,25 @@ def test_classes_are_spelled_as_in_the_training_files(submit, pairs, classifier)
     assert {label for _, label in rows} <= {"0", "1"}
 
 
-def test_the_spelling_goes_by_the_index_of_a_class(submit, pairs, classifier, tmp_path):
-    names = [label for _, label in submit("mrpc", classifier("a", "b"))["MRPC.tsv"][1:]]
+@pytest.mark.parametrize(
+    ("names", "spelled"),
+    [
+        (("LABEL_0", "LABEL_1"), {"LABEL_0": "0", "LABEL_1": "1"}),
+        (("Equivalent", "not equivalent"), {"Equivalent": "1", "not equivalent": "0"}),
+    ],
+)
+def test_the_spelling_goes_by_the_names_of_classes_if_they_have_any(
+    submit, pairs, classifier, tmp_path, names, spelled
+):
+    predicted = [label for _, label in submit("mrpc", classifier(*names))["MRPC.tsv"][1:]]
     scored = (tmp_path / "out" / "_mrpc").glob("part-*.tsv")
     labels = [line.split("\t")[5] for path in sorted(scored) for line in lines(path)]
-    assert names == [{"a": "0", "b": "1"}[label] for label in labels]
+    assert predicted == [spelled[label] for label in labels]
+
+
+def test_classes_of_other_names_are_refused(submit, pairs, classifier):
+    with pytest.raises(UserError, match=r"its classes are cat, dog, and those of --glue mrpc are"):
+        submit("MRPC", classifier("cat", "dog"))
 
 
 def lines(path):
@@ -80,18 +94,18 @@ def test_scores_stay_within_their_range(submit, write, classifier, monkeypatch):
 def test_mnli_has_up_to_three_files(submit, write, classifier):
     for file in ("MNLI/test_matched.tsv", "MNLI/test_mismatched.tsv", "diagnostic/diagnostic.tsv"):
         write(file, ("index", "sentence1", "sentence2"), ("0", "good", "bad"))
-    files = submit("mnli", classifier("x", "y", "z"))
+    files = submit("mnli", classifier("LABEL_0", "LABEL_1", "LABEL_2"))
     assert sorted(files) == ["AX.tsv", "MNLI-m.tsv", "MNLI-mm.tsv"]
     assert files["AX.tsv"][1][1] in ("entailment", "neutral", "contradiction")
 
 
 def test_qqp_calls_its_index_id(submit, write, classifier):
     write("QQP/test.tsv", ("id", "question1", "question2"), ("9", "good", ""))
-    assert submit("qqp", classifier("no", "yes"))["QQP.tsv"][1][0] == "9"
+    assert submit("qqp", classifier("LABEL_0", "LABEL_1"))["QQP.tsv"][1][0] == "9"
 
 
 def test_what_does_not_fit_the_task_is_refused(submit, pairs, classifier, write):
-    model = classifier("no", "yes")
+    model = classifier("LABEL_0", "LABEL_1")
     with pytest.raises(UserError, match="one of 2 classes, and --glue mnli needs one of 3"):
         submit("mnli", model)
     with pytest.raises(UserError, match="predicts a score, and --glue mrpc"):
@@ -107,4 +121,4 @@ def test_what_does_not_fit_the_task_is_refused(submit, pairs, classifier, write)
 def test_no_example_may_lack_a_prediction(submit, write, classifier):
     write("RTE/test.tsv", ("index", "sentence1", "sentence2"), ("0", "a", "b"), ("1", "a"))
     with pytest.raises(UserError, match=r"prediction for every example.*_bad_rows"):
-        submit("rte", classifier("no", "yes"))
+        submit("rte", classifier("LABEL_0", "LABEL_1"))
