@@ -51,6 +51,13 @@ def find_conflicts(config: Config) -> Iterator[Conflict]:
             f"{augment.copies} copies of an example are too few for {members} members to have some "
             "of their own; set data.augment.copies to at least ensemble.members",
         )
+    if 0 < augment.copies < config.ensemble.trunks:
+        yield Conflict(
+            "data.augment.copies",
+            ("ensemble.trunks",),
+            f"{augment.copies} copies of an example are too few for {config.ensemble.trunks} "
+            "shared checkpoints to have some of their own; give at least as many",
+        )
     if config.layers is not None and config.teacher.epochs == 0:
         yield Conflict(
             "layers",

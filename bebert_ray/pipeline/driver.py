@@ -78,13 +78,17 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to be done."""
-        rivals = {stage.name for stage in self.kind.rivals if stage.name in RIVAL_NAMES}
+        rivals = {stage.name for stage in self._rivals if stage.name in RIVAL_NAMES}
         packed = self.model is not None or not self._exports
         return self.trained and packed and rivals <= self.rivals.keys()
 
     @property
     def _exports(self) -> bool:
-        return self.prepared.packs and self.prepared.config.export.remainder != "none"
+        return not self.prepared.is_trial and self.prepared.config.export.remainder != "none"
+
+    @property
+    def _rivals(self) -> tuple[Stage, ...]:
+        return () if self.prepared.is_trial else self.kind.rivals
 
     def start(self) -> list[Step]:
         """The steps to begin with."""
@@ -113,7 +117,7 @@ class Run:
         due = self._due(self.kind.stages)
         if self._stages_only or any(s.name not in self.parents for s in self.kind.stages):
             return due
-        due += self._due(self.kind.rivals)
+        due += self._due(self._rivals)
         if self._ensemble is None:
             self._ensemble = Ensemble(self.prepared, self.splits, self.parents, self._report)
             due += self._ensemble.start()
@@ -137,7 +141,7 @@ class Run:
         artifacts, alphas = [m.artifact for m in members], vote_alphas(members)
         due = [
             student_step(self.prepared, stage, artifacts, alphas, self.parents)
-            for stage in self.kind.rivals
+            for stage in self._rivals
             if stage.name == DISTILLED
         ]
         if self._exports:

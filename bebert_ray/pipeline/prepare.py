@@ -75,7 +75,8 @@ class Prepared:
         data: all that the tokenised examples depend on, as JSON.
         masked: the masked language model that augments the examples, if there is one.
         augmentation: all that the augmented copies depend on, as JSON; None if there are none.
-        packs: whether the run ends with a packed model, if its configuration asks for one.
+        is_trial: whether it is a trial of a sweep. A trial ends with its members: it trains
+            nothing to compare them with, and packs no model.
     """
 
     config: Config
@@ -85,7 +86,7 @@ class Prepared:
     data: dict[str, Any]
     masked: Checkpoint | None = None
     augmentation: dict[str, Any] | None = None
-    packs: bool = True
+    is_trial: bool = False
 
     @property
     def task(self) -> Task:

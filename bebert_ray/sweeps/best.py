@@ -251,8 +251,10 @@ def keep_best(outcome: Outcome, shared: Prepared) -> tuple[Prepared, Step] | Non
     if config.export.remainder == "none":
         return None
     leave_encoder(shared.checkpoint, directory)
-    origin = None
-    if winner.name == SELECTED:  # no one configuration has made them
+    if winner.name != SELECTED:
+        maker, _ = winner.members[0]  # not the best trial if another one is better with new alphas
+        config, origin = sweep.trial(maker.number, maker.point), None
+    else:  # no one configuration has made them
         config = sweep.config
         origin = {
             place.name: {"from": f"{record.name}, {member.name}"} | record.point

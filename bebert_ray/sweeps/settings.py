@@ -129,7 +129,7 @@ class Sweep:
         """The run of a trial, whose input has been checked: it is that of the shared stages."""
         directory = trial_directory(self.directory, number).rooted()
         # The best members alone are packed, in the end.
-        return replace(shared, config=self.trial(number, point), directory=directory, packs=False)
+        return replace(shared, config=self.trial(number, point), directory=directory, is_trial=True)
 
     def to_dict(self) -> dict[str, Any]:
         """All settings, in JSON's types."""

@@ -36,7 +36,13 @@ from optuna.trial import Trial
 from bebert_ray.config.check import COMMAND_LINE, RUN, Entry, did_you_mean
 
 SEARCHED = ("ensemble", "member")
-"""The sections of a run that its shared stages do not depend on."""
+"""The sections of a run that its shared stages do not depend on, but for `FIXED`."""
+FIXED = {
+    "ensemble.trunks": "trials share the checkpoints that members start from",
+    "ensemble.baselines": "trials train members alone; set it in the best configuration",
+    "ensemble.distill": "trials train members alone; set it in the best configuration",
+}
+"""Their keys that cannot be searched, and why."""
 COMBINATIONS = 512  # of a space's ends, that are tried before the start
 
 Point = dict[str, Any]
@@ -180,6 +186,8 @@ def corners(space: Space) -> Iterable[Point]:
 
 def _cannot_be_searched(key: str) -> str:
     section = key.partition(".")[0]
+    if key in FIXED:
+        return f"cannot be searched: {FIXED[key]}"
     if section in SEARCHED and key in {section, *RUN.leaves}:
         return ""
     if key not in RUN.leaves and key not in RUN.sections:
@@ -215,6 +223,8 @@ def _settings(section: str, kind: str, choices: Any) -> dict[str, dict[str, Any]
         for key in settings:
             if key not in RUN.leaves:
                 raise ValueError(f"{key} is unknown{did_you_mean(RUN, key)}")
+            if key in FIXED:
+                raise ValueError(f"{key} cannot be searched: {FIXED[key]}")
         labels[", ".join(f"{name}={value}" for name, value in choice.items())] = settings
     if len(labels) < len(choices):
         raise ValueError("a choice is there twice")

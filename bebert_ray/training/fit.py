@@ -146,7 +146,7 @@ class Fit:
         Raises:
             Diverged: the loss is no longer finite.
         """
-        if until > self._until:
+        if until > self._until and not self._is_over():  # else the round before it was the last
             self._until, self._best_score, self._best_weights = until, None, None
             self._stale = 0
         self._started, self._first_step = time.monotonic(), self._total_steps

@@ -38,7 +38,7 @@ class Lesson:
         trunk: the model that it starts as, and the stage that teaches it.
         strategy: A, B or C, see `ensemble.strategy`.
         rounds: number of rounds that its epochs are divided into.
-        times: multiple of the configured epochs.
+        times: multiple of the configured epochs, and of `training.max_steps`.
         copies: augmented copies of the training examples. Strategy A leaves them out: a copy may
             no longer have the label of its example, and only a teacher gives it one.
         target: logits to learn in place of the teacher's predictions, [n, K].
@@ -87,9 +87,11 @@ class MemberTraining:
             redraw_margins_(self._model, work.seed("margins", *lesson.name[-1:]))
         own = {name: value for name in OWN if (value := getattr(stage, name)) is not None}
         epochs = stage.epochs * lesson.times
+        settings = work.settings(epochs, stage.learning_rate, stage.batch_size, seed)
         self._settings = replace(
-            work.settings(epochs, stage.learning_rate, stage.batch_size, seed),
+            settings,
             latent_rate=stage.latent_rate,
+            max_steps=settings.max_steps and settings.max_steps * lesson.times,
             **own,
         )
         two_phases = lesson.strategy == "C" and not stage.joint

@@ -187,3 +187,8 @@ def test_members_of_their_own_copies_need_enough_of_them():
                 *("data.augment.copies=2", "data.augment.per_member=true"),
             ],
         )
+
+
+def test_trunks_of_their_own_copies_need_enough_of_them():
+    with pytest.raises(UserError, match=r"augment\.copies: 1 copies of an example are too few for 2"):
+        load_config(None, ["task=demo", "ensemble.trunks=2", "data.augment.copies=1"])

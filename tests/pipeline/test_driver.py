@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from bebert_ray.errors import UserError
-from bebert_ray.pipeline.driver import make_plan
+from bebert_ray.pipeline.driver import Run, found, make_plan
+from bebert_ray.pipeline.prepare import load_splits
 from bebert_ray.pipeline.results import Results, to_json
 from bebert_ray.reporting.html import page
 from bebert_ray.reporting.status import look
@@ -583,6 +585,20 @@ def test_members_of_two_trunks_their_baselines_and_the_student(_rivals_once):
     assert rows[-4:] == ["ensemble of 2", "distilled", "longer", "wider"]
     read = Results.from_json(json.loads(to_json(results.everything(), indent=2)))
     assert read == results
+
+
+def test_a_trial_of_a_sweep_trains_none_of_them(_rivals_once):
+    runner, _ = _rivals_once
+    prepared = replace(runner.prepare(*RIVALS), is_trial=True)
+    run, taken = Run(prepared, load_splits(prepared)), set()
+    steps = run.start()
+    while steps:
+        step = steps.pop(0)
+        taken.add(step.name)
+        steps += run.advance(step, *found(step))
+    assert run.finished
+    trunks = [name + suffix for suffix in ("", "-trunk1") for name in STAGES[1:]]
+    assert taken == {"teacher", *trunks, *MEMBERS}
 
 
 def test_what_is_lost_of_them_is_made_again_and_nothing_else(_rivals_once):

@@ -178,6 +178,12 @@ def test_a_trial_that_is_best_with_other_alphas_is_a_candidate(
     assert names == [AS_TRAINED, UNIFORM, SWEPT, f"{SWEPT} of {other.name}", SELECTED]
     assert {record.number for record, _ in outcome.candidates[3].members} == {other.number}
 
+    outcome = replace(outcome, winner=outcome.candidates[3])
+    packed = keep_best(outcome, trained.shared)
+    assert packed is not None
+    prepared, _ = packed
+    assert prepared.config == trained.sweep.trial(other.number, other.point)
+
 
 def test_the_best_configuration_is_that_of_a_run_whose_members_are_trained(
     trained: Trained, outcome: Outcome

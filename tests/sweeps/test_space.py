@@ -124,6 +124,8 @@ def test_corners_are_all_combinations_of_ends_or_many(space: Any) -> None:
         ({"teacher.epochs.randint": [1, 2]}, r"cannot be searched.*; search member\.epochs"),
         ({"training.warmup.uniform": [0, 1]}, r"cannot be searched.*; search member\.warmup"),
         ({"binary.choice": [{"epochs": 2}]}, "cannot be searched"),
+        ({"ensemble.trunks.randint": [1, 2]}, r"trunks: cannot be searched: trials share"),
+        ({"ensemble.choice": [{"distill": True}]}, r"distill cannot be searched: trials train"),
         (
             {"ensemble.members.randint": [2, 4], "ensemble.choice": [{"members": 2}]},
             r"space\.ensemble: ensemble\.members is searched twice",

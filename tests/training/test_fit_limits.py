@@ -161,6 +161,16 @@ def test_it_ends_after_the_most_steps_and_the_rate_is_zero_by_then(
     assert len(training.scores) == 2  # after the whole epoch, and at the end
 
 
+def test_rounds_after_the_most_steps_leave_the_best_weights(
+    bag: MakeBag, examples: Examples
+) -> None:
+    model, scores = bag(dropout=0.4), iter([0.9, 0.5])
+    fit = Fit(model, examples(40), settings(max_steps=10), score=lambda: next(scores))
+    for until in (2, 3, 4):  # the steps are over with the first
+        fit.advance(label_loss(model), until)
+    assert fit.finish() == 0.9
+
+
 def test_it_scores_every_so_many_steps_and_at_the_end_of_epochs(
     bag: MakeBag, examples: Examples
 ) -> None:

@@ -339,6 +339,14 @@ def test_a_longer_member_trains_as_many_epochs_as_all_members_together(one_run: 
     assert sum(progress.score is not None for progress in heard) == 6
 
 
+def test_a_longer_member_may_take_as_many_steps_as_all_members_together(one_run: Any) -> None:
+    heard: list[Any] = []
+    overrides = ("ensemble.baselines=[longer]", "ensemble.members=3", "training.max_steps=2")
+    work = replace(one_run.new(*overrides), report=heard.append)
+    train_rival(one_run, work, "longer")
+    assert heard[-1].step == 6
+
+
 def test_the_student_learns_the_vote(one_run: Any) -> None:
     """Its predictions come nearer to those of the ensemble than where it started."""
     work = one_run.new("ensemble.distill=true", "member.epochs=8", "member.learning_rate=1e-3")
