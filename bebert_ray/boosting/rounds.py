@@ -6,7 +6,7 @@ to two sets of examples, those trained on and those held out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -92,7 +92,8 @@ def boost_round(
     * `out_of_fold`: those it was trained on, with `predictions.train` from models that did not see
       the example.
 
-    `config.floor` tempers the weights that are returned. A member's error is so measured with the
+    `config.floor` tempers the weights that are returned; they stay as they are after a member that
+    is perfect or worse than chance. A member's error is so measured with the
     weights that it was trained with, and the few errors of a strong member cannot take all of the
     weight.
 
@@ -117,12 +118,15 @@ def boost_round(
     train_loss, held_out_loss = _losses(config, num_labels, weights, predictions)
     step = partial(boost, num_labels=num_labels, learning_rate=config.learning_rate)
     tempered = partial(temper, floor=config.floor)
-    if config.errors != "holdout":
-        after = step(weights.train, train_loss)
-        return replace(weights, train=tempered(after.sample_weight)), after
-    judged = step(weights.selection, held_out_loss)
-    after = step(weights.train, train_loss, error=judged.error)
-    return Weights(tempered(after.sample_weight), tempered(judged.sample_weight)), after
+    if config.errors == "holdout":
+        judged = step(weights.selection, held_out_loss)
+        after = step(weights.train, train_loss, error=judged.error)
+        selection = tempered(judged.sample_weight)
+    else:
+        after, selection = step(weights.train, train_loss), weights.selection
+    if after.status != "ok":  # the next member learns what this one was to learn
+        return weights, after
+    return Weights(tempered(after.sample_weight), selection), after
 
 
 def _losses(

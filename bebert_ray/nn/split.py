@@ -15,6 +15,8 @@ from bebert_ray.nn.functions import ternary_mask, ternary_scale
 from bebert_ray.nn.layers import SplitEmbedding, SplitLinear, TernaryEmbedding, TernaryLinear
 from bebert_ray.nn.shape import Shape
 
+LEAST_SHARE = 0.01  # of a kept weight that a half gets
+
 
 def ternarize_(model: BertForSequenceClassification, activation_bits: int) -> None:
     """Give the model ternary weights and word embeddings and quantized activations, in place.
@@ -70,6 +72,10 @@ def split_weight(weight: Tensor, per_row: bool = False) -> tuple[Tensor, Tensor]
 
     Both halves then have the mean magnitude alpha / 2, equal signs on I, opposite signs elsewhere.
 
+    That needs ``0 < a < 1``. Where one weight outweighs many small ones of one sign, the published
+    ``a`` is not: it is clamped to [0.01, 0.99], and the halves get a ``b`` each that makes up for
+    it, ``b + d`` and ``b - d`` with ``d = (a - clamped a) S_I / (|J| + |K|)``.
+
     Args:
         weight: latent ternary weight, [rows, columns].
         per_row: whether the ternary scale is per row.
@@ -99,11 +105,14 @@ def split_weight(weight: Tensor, per_row: bool = False) -> tuple[Tensor, Tensor]
         + (magnitude * negative).sum(1, keepdim=True)
         - (magnitude * positive).sum(1, keepdim=True)
     ) / (2 * kept_sum)
-    b = (count / kept.clamp(min=1) * kept_sum - magnitude.sum(1, keepdim=True)) / (
-        2 * (count - kept).clamp(min=1)
-    )
-    first = torch.where(mask, a * rows, torch.where(positive, b + rows, b))
-    second = torch.where(mask, (1 - a) * rows, torch.where(positive, -b, rows - b))
+    dropped = (count - kept).clamp(min=1)
+    b = (count / kept.clamp(min=1) * kept_sum - magnitude.sum(1, keepdim=True)) / (2 * dropped)
+    a = a.nan_to_num(0.5)  # of a row of zeros
+    clamped = a.clamp(LEAST_SHARE, 1 - LEAST_SHARE)
+    d = (a - clamped) * kept_sum / dropped  # 0 where nothing is clamped
+    a, b1, b2 = clamped, b + d, b - d
+    first = torch.where(mask, a * rows, torch.where(positive, b1 + rows, b1))
+    second = torch.where(mask, (1 - a) * rows, torch.where(positive, -b2, rows - b2))
     return _with_scale(first, alpha / 2, weight), _with_scale(second, alpha / 2, weight)
 
 

@@ -16,8 +16,8 @@ from bebert_ray.cluster.spread import spread
 from bebert_ray.data.corpus import Split
 from bebert_ray.data.tasks import Task
 from bebert_ray.errors import UserError
-from bebert_ray.nn.classes import class_order, listed
 from bebert_ray.nn.checkpoint import find_checkpoint, load_tokenizer
+from bebert_ray.nn.classes import class_order, listed
 from bebert_ray.pipeline.augmentation import open_replacer
 from bebert_ray.pipeline.config_file import kept_config
 from bebert_ray.pipeline.layout import Layout

@@ -99,9 +99,7 @@ def _order(name: str, card: Card) -> tuple[int, ...]:
     return order
 
 
-def _lines(
-    name: str, outcome: Outcome, part: Part, order: tuple[int, ...]
-) -> Iterator[str]:
+def _lines(name: str, outcome: Outcome, part: Part, order: tuple[int, ...]) -> Iterator[str]:
     text = read(outcome.output / part.name).decode()
     # Not str.splitlines: GLUE text holds Unicode line separators, which end no row.
     header, *rows = (line.split("\t") for line in text.removesuffix("\n").split("\n"))

@@ -82,6 +82,18 @@ def test_a_member_without_errors_is_perfect(errors):
     np.testing.assert_allclose(after.train, 0.25)
 
 
+@pytest.mark.parametrize("errors", ["train", "holdout", "out_of_fold"])
+def test_a_member_that_is_left_out_changes_no_weights(errors):
+    wrong = Predictions(
+        np.float32([WRONG] * 4), np.zeros(4, int), np.float32([WRONG] * 5), np.zeros(5, int)
+    )
+    before = Weights(np.array([0.7, 0.1, 0.1, 0.1]), np.array([0.6, 0.1, 0.1, 0.1, 0.1]))
+    after, step = round_(settings(errors=errors, floor=0.4), before, wrong)
+    assert step.status == "worse_than_chance"
+    np.testing.assert_array_equal(after.train, before.train)
+    np.testing.assert_array_equal(after.selection, before.selection)
+
+
 def test_many_classes_set_the_bar_of_chance_lower():
     logits = np.eye(4, dtype=np.float32)[[0, 0, 0, 0]]
     predictions = Predictions(logits, np.array([0, 0, 1, 2]), logits, np.array([0, 1, 2, 3]))

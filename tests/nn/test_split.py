@@ -58,6 +58,17 @@ def test_binary_halves_add_up_to_the_ternary_weight(
         torch.testing.assert_close(first + second, weight, rtol=0, atol=1e-5 * scale * columns)
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("outlier", [3.0, -3.0])
+def test_an_outlier_among_small_weights_of_one_sign(sign: float, outlier: float) -> None:
+    weight = torch.full((1, 384), sign * 0.015)
+    weight[0, 7] = outlier
+    for per_row in (True, False):
+        first, second = split_weight(weight, per_row)
+        together = binarize(first, per_row) + binarize(second, per_row)
+        assert torch.equal(together, ternarize(weight, per_row))
+
+
 def test_rows_of_zeros_and_of_equal_weights() -> None:
     weight = torch.stack([torch.zeros(16), torch.ones(16), -torch.ones(16)])
     first, second = split_weight(weight, per_row=True)

@@ -190,5 +190,5 @@ def test_members_of_their_own_copies_need_enough_of_them():
 
 
 def test_trunks_of_their_own_copies_need_enough_of_them():
-    with pytest.raises(UserError, match=r"augment\.copies: 1 copies of an example are too few for 2"):
+    with pytest.raises(UserError, match="1 copies of an example are too few for 2"):
         load_config(None, ["task=demo", "ensemble.trunks=2", "data.augment.copies=1"])
