@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bebert_ray.cli.common import local_path, run_job
+from bebert_ray.cli.common import count, local_path, run_job
 from bebert_ray.reporting.console import console
 
 DESCRIPTION = """\
@@ -106,11 +106,9 @@ def kinds(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, An
 
 def alphas(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, Any]:
     """The speed of the search for alphas."""
-    parser.add_argument("--members", type=_positive, default=4, help="default: 4")
-    parser.add_argument(
-        "--examples", type=_positive, default=408, help="default: 408, as MRPC's dev"
-    )
-    parser.add_argument("--repeat", type=_positive, default=5, help="searches (default: 5)")
+    parser.add_argument("--members", type=count, default=4, help="default: 4")
+    parser.add_argument("--examples", type=count, default=408, help="default: 408, as MRPC's dev")
+    parser.add_argument("--repeat", type=count, default=5, help="searches (default: 5)")
     flags = parser.parse_args(arguments)
 
     from measure.alphas import alphas, print_rows
@@ -124,13 +122,13 @@ def infer(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, An
     """The speed of packed models."""
     default = [1, os.cpu_count() or 1]
     parser.add_argument("--kinds", nargs="+", default=["1-1-8", "1-1-4", "1-1-1"], metavar="W-E-A")
-    parser.add_argument("--members", type=_positive, default=2, help="default: 2")
+    parser.add_argument("--members", type=count, default=2, help="default: 2")
     parser.add_argument("--model", default="bundled", help="the encoder (default: bundled)")
     parser.add_argument(
-        "--threads", type=_positive, nargs="+", default=default, help="default: 1, and all"
+        "--threads", type=count, nargs="+", default=default, help="default: 1, and all"
     )
     parser.add_argument(
-        "--repeat", type=_positive, default=10, help="turns of each shape (default: 10)"
+        "--repeat", type=count, default=10, help="turns of each shape (default: 10)"
     )
     parser.add_argument(
         "--output", type=local_path, default=Path("runs/infer"), help="directory of the picture"
@@ -158,10 +156,10 @@ def serve(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, An
     """The service under load."""
     add = parser.add_argument
     add("--model", required=True, help="a path or URI of a classifier, as model/ of a run")
-    add("--requests", type=_positive, default=10_000, help="default: 10000")
-    add("--clients", type=_positive, default=32, help="who send at once (default: 32)")
+    add("--requests", type=count, default=10_000, help="default: 10000")
+    add("--clients", type=count, default=32, help="who send at once (default: 32)")
     add("--rate", type=_rate, help="requests a second (default: as fast as they are answered)")
-    add("--replicas", type=_positive, default=2, help="default: 2")
+    add("--replicas", type=count, default=2, help="default: 2")
     add("--no-kill", action="store_true", help="kill no replica")
     flags = parser.parse_args(arguments)
 
@@ -177,13 +175,6 @@ def _rate(text: str) -> float:
     value = float(text)
     if not 0 < value < 1e6:
         raise argparse.ArgumentTypeError(f"{text}: must be above 0")
-    return value
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be 1 or more")
     return value
 
 

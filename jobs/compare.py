@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from bebert_ray.cli.common import console, local_path, run_job
+from bebert_ray.cli.common import console, count, local_path, run_job
 from bebert_ray.storage import Location, write_atomic
 
 DESCRIPTION = """\
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--picture", metavar="FILE", type=local_path, help="draw scores over sizes into a PNG file"
     )
     parser.add_argument(
-        "--resamples", type=_positive, default=2000, help="of the bootstrap (default: 2000)"
+        "--resamples", type=count, default=2000, help="of the bootstrap (default: 2000)"
     )
     flags = parser.parse_args(arguments)
 
@@ -57,12 +57,6 @@ def main(arguments: list[str] | None = None) -> None:
         print(json.dumps(summary(groups, flags.resamples), allow_nan=False), flush=True)
     else:
         print_comparison(groups, console(), flags.resamples)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be a whole number, at least 1")
-    return int(text)
 
 
 if __name__ == "__main__":

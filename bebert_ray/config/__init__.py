@@ -3,6 +3,7 @@
 from bebert_ray.config.check import describe
 from bebert_ray.config.load import (
     differing_keys,
+    flatten,
     load_config,
     parse_config,
     to_dict,
@@ -38,6 +39,7 @@ __all__ = [
     "TrainingConfig",
     "describe",
     "differing_keys",
+    "flatten",
     "load_config",
     "parse_config",
     "to_dict",

@@ -20,6 +20,9 @@ from bebert_ray.config.schema import (
     TernaryConfig,
 )
 
+NO_FIGURE = ("eval_batch_size", "checkpoint_every", "compile", "gradient_checkpointing")
+"""Keys of `training` on which no figure depends, but for rounding."""
+
 
 @dataclass(frozen=True)
 class Stage:

@@ -144,8 +144,12 @@ def member_memory(config: Config, shape: EncoderShape) -> float:
     width = max([config.width, *(stage.width for stage in kind.rivals)])
     narrow, size = shape.weights(width), config.member.batch_size
     weights = narrow * (2 if kind.trunks[0].start == "split" else 1)
-    teacher = narrow if config.ensemble.strategy == "C" else 0.0
-    step = _quantized(config, shape, size, weights, teacher, width, config.member.joint)
+    strategy, copies = config.ensemble.strategy, config.data.augment.copies
+    if strategy == "B" and copies:  # the teacher scores each batch, as it is not known before
+        step = _fit(config, shape, _QUANTIZED, width, size, weights, narrow)
+    else:
+        teacher = narrow if strategy == "C" else 0.0
+        step = _quantized(config, shape, size, weights, teacher, width, config.member.joint)
     return max(step, _scoring(config, shape, weights))
 
 

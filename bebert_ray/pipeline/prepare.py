@@ -15,6 +15,7 @@ from transformers import BertConfig
 
 from bebert_ray.augment.vectors import check_vectors
 from bebert_ray.config import Config, differing_keys, to_dict
+from bebert_ray.config.recipes import NO_FIGURE
 from bebert_ray.config.schema import Compile, Precision
 from bebert_ray.data.columns import Columns, load_columns, save_columns, tokenize
 from bebert_ray.data.corpus import Corpus
@@ -58,8 +59,7 @@ AUGMENTATION_METHOD = 1  # raised whenever the same settings give other copies
 # Keys that may change in a run directory: they affect the members alone, or no figure.
 FREE_KEYS = (
     *("ensemble.", "member.", "export.", "resources.", "output", "fresh"),
-    *("training.eval_batch_size", "training.checkpoint_every", "training.compile"),
-    "training.gradient_checkpointing",
+    *(f"training.{key}" for key in NO_FIGURE),
 )
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 VERSION = 1
 """Of the format of `results.json`."""
+MEAN_MEMBER = "mean member"
+"""What tables call the mean of the members' scores."""
 
 Scores = dict[str, dict[str, float]]
 """Metric values by split, then by metric: fractions, not percent."""
@@ -175,7 +177,7 @@ class Results:
 
     @property
     def seconds(self) -> float:
-        """Sum of the durations of all trainings."""
+        """Sum of the durations of the trainings that the ensemble needs: not of its rivals."""
         return sum(model.seconds for model in (*self.stages.values(), *self.members))
 
     @property

@@ -10,15 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bebert_ray.config import Config, to_dict
-from bebert_ray.config.recipes import RIVAL_NAMES, Stage, kind_of, member_settings
+from bebert_ray.config.recipes import NO_FIGURE, RIVAL_NAMES, Stage, kind_of, member_settings
 from bebert_ray.packed.manifest import VERSION
 from bebert_ray.packed.quantizer import Remainder
 from bebert_ray.pipeline.layout import MEMBERS, MODEL, member_directory, member_name
 from bebert_ray.pipeline.prepare import Prepared
 from bebert_ray.storage import Artifact, Location, Miss, find, fingerprint, hash_arrays
-
-# Keys of `training` on which no figure depends, but for rounding.
-_NO_FIGURE = ("eval_batch_size", "checkpoint_every", "compile", "gradient_checkpointing")
 
 # Later keys of `training`: what was made without them was made as with these values.
 _LATER = {"accumulate": 1, "max_steps": None, "eval_every": None, "patience": None}
@@ -192,7 +189,7 @@ def model_step(
     shown = to_dict(config) | ({"members": origin} if origin else {})
     for key in ("output", "fresh", "export", "resources"):
         del shown[key]
-    for key in _NO_FIGURE:
+    for key in NO_FIGURE:
         del shown["training"][key]
     inputs = {
         "format": VERSION,
@@ -241,7 +238,7 @@ def _inputs(
     prepared: Prepared, names: Iterable[str], parents: Mapping[str, Artifact]
 ) -> dict[str, Any]:
     training = asdict(prepared.config.training)
-    for key in _NO_FIGURE:
+    for key in NO_FIGURE:
         del training[key]
     training = {k: value for k, value in training.items() if _LATER.get(k, ...) != value}
     return {

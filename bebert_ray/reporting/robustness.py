@@ -13,12 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from bebert_ray.pipeline.layout import Layout
-from bebert_ray.pipeline.results import Results
+from bebert_ray.pipeline.results import MEAN_MEMBER, Results
 from bebert_ray.reporting.charts import LIGHT
 from bebert_ray.storage import Location, fingerprint, read
 
 VERSION = 1
-MEAN_MEMBER = "mean member"
 
 Figures = dict[str, float]
 """The metrics of the task and, of a classification, nll, ece and selective."""

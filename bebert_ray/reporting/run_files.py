@@ -8,10 +8,11 @@ import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bebert_ray.config import Config, differing_keys, to_dict
+from bebert_ray.config import Config, flatten, to_dict
 from bebert_ray.errors import UserError
 from bebert_ray.pipeline.config_file import kept_config
-from bebert_ray.pipeline.layout import CONFIG, LOCK, RESULTS
+from bebert_ray.pipeline.layout import CONFIG, LOCK
+from bebert_ray.pipeline.results import read_results
 from bebert_ray.storage import Location, exists, read
 from bebert_ray.storage.artifacts import RECORD, UNFINISHED
 
@@ -98,16 +99,17 @@ def read_record(artifact: Location) -> Record:
         return Record("damaged record")
 
 
-def read_results(run: Location, config: Config) -> dict[str, Any] | None:
+def find_results(run: Location, config: Config) -> dict[str, Any] | None:
     """The content of `results.json`; None if it is missing, damaged or of other settings."""
     try:
-        results: dict[str, Any] = json.loads(read(run / RESULTS))
-        now, then = to_dict(config), results["config"]
-        # Other settings cannot change in a run directory, or affect no figure.
-        changed = [differing_keys(then[part], now[part]) for part in ("ensemble", "member")]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        results = read_results(run)
+        now, then = dict(flatten(to_dict(config))), dict(flatten(results["config"]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return None if any(changed) else results
+    # Other settings cannot change in a run directory, or affect no figure; keys of a later version
+    # do what was done before they were there.
+    shared = (key for key in now.keys() & then.keys() if key.startswith(("ensemble.", "member.")))
+    return None if any(now[key] != then[key] for key in shared) else results
 
 
 def _primary(scores: dict[str, float]) -> float:

@@ -14,16 +14,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bebert_ray.config import Config
-from bebert_ray.config.recipes import LONGER, kind_of
+from bebert_ray.config.recipes import DISTILLED, LONGER, kind_of
 from bebert_ray.pipeline.layout import AUGMENTED, DATA, MODEL, Layout, member_name
 from bebert_ray.reporting.events import DRIVER, Event, Odometer, read_events
 from bebert_ray.reporting.run_files import (
     Driver,
     Record,
     find_driver,
+    find_results,
     read_config,
     read_record,
-    read_results,
 )
 from bebert_ray.storage import Location
 
@@ -140,7 +140,7 @@ def look(run: Location) -> Status:
         _row(name, record, by_step[name], driver, opened, _work(config, name, examples))
         for name, record in records.items()
     ]
-    results = read_results(run, config)
+    results = find_results(run, config)
     if results is not None:
         needed = {AUGMENTED, MODEL, *(model["name"] for model in results["models"])}
         rows = [
@@ -247,11 +247,14 @@ def _work(config: Config, name: str, examples: int) -> int:
     section = _section(config, name)
     if section is None:
         return 0
-    epochs = section.epochs
-    if section is not config.member or config.ensemble.strategy == "C":
-        epochs += 0 if getattr(section, "joint", False) else getattr(section, "hidden_epochs", 0)
-    times = config.ensemble.members if name == LONGER else 1
-    return int(times * epochs * math.ceil(examples / section.batch_size))
+    strategy = "B" if name == DISTILLED else config.ensemble.strategy
+    fits = [section.epochs]
+    if (section is not config.member or strategy == "C") and not getattr(section, "joint", False):
+        fits.append(getattr(section, "hidden_epochs", 0))
+    steps = [epochs * math.ceil(examples / section.batch_size) for epochs in fits]
+    if (most := config.training.max_steps) is not None:
+        steps = [min(each, most) for each in steps]
+    return sum(steps) * (config.ensemble.members if name == LONGER else 1)
 
 
 def _section(config: Config, name: str) -> Any:

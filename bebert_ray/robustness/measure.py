@@ -13,8 +13,6 @@ from bebert_ray.data.tasks import Task
 
 BINS = 15
 COVERAGE = 0.8  # of the examples, those that a model is most certain of
-CALIBRATION = ("nll", "ece", "selective")
-"""What `figures` gives beside the task's metrics, of classification alone."""
 
 
 def figures(task: Task, outputs: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:

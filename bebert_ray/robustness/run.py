@@ -74,7 +74,14 @@ def measure_run(request: Request, progress: Callable[[str], None] = lambda _: No
     results = load_results(request.run)
     prepared = _prepared(request.run)
     task = prepared.task
-    files = {f"file:{path.stem}": read_examples(path, task) for path in request.files}
+    files: dict[str, Split] = {}
+    for path in request.files:
+        if (name := f"file:{path.stem}") in files:
+            raise UserError(
+                f"--file {path}: another file is named {path.stem} too, and figures go by that "
+                "name; rename one, or measure them one after the other"
+            )
+        files[name] = read_examples(path, task)
     suites = [
         *request.suites,
         *(Suite(name, "file", "perturbed examples", (1.0,)) for name in files),

@@ -43,10 +43,8 @@ class Location:
         A leading `~` is the home directory.
 
         Raises:
-            UserError: the path is not UTF-8, or its home directory is not known; the URI is wrong,
-                names no bucket or holds a password, or there is no file system of its kind.
-            UserError: the text holds what is no path or what may be a secret, the URI is wrong or
-                names no bucket, or there is no file system of its kind.
+            UserError: the text holds what is no path or may be a secret, a home directory is not
+                known, the URI is wrong or names no bucket, or there is no file system of its kind.
         """
         check_no_secret(text)
         if "\0" in text:

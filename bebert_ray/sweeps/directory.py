@@ -6,7 +6,7 @@ import json
 import re
 
 from bebert_ray.config import differing_keys
-from bebert_ray.config.recipes import kind_of
+from bebert_ray.config.recipes import NO_FIGURE, kind_of
 from bebert_ray.errors import UserError
 from bebert_ray.pipeline.config_file import is_kept
 from bebert_ray.pipeline.driver import make_plan
@@ -27,7 +27,7 @@ FORMAT, VERSION = "bebert-sweep", 1
 # What may change from one start of a sweep to the next: no figure of a trial depends on it.
 FREE_KEYS = (
     *("sweep.", "run.resources.", "run.export.", "run.output", "run.fresh"),
-    *("run.training.eval_batch_size", "run.training.checkpoint_every"),
+    *(f"run.training.{key}" for key in NO_FIGURE),
 )
 # What a sweep leaves in its directory, beside its settings.
 LEFT = {

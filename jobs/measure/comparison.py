@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import mean
 from typing import Any
@@ -13,17 +13,19 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from bebert_ray.config import Config, flatten, to_dict
+from bebert_ray.config.recipes import NO_FIGURE
 from bebert_ray.data.metrics import evaluate
 from bebert_ray.data.tasks import Task
 from bebert_ray.errors import UserError
-from bebert_ray.pipeline.results import TEACHER, Results
+from bebert_ray.pipeline.results import MEAN_MEMBER, TEACHER, Results
 
 RESAMPLES = 2000
 INTERVAL = (0.025, 0.975)
 
 # Settings that change no figure, or that tell runs of one configuration apart.
-_IGNORED = ("seed", "output", "fresh", "resources", "export")
-_IGNORED_BELOW = ("training.eval_batch_size", "training.checkpoint_every")
+_IGNORED = ("seed", "output", "fresh", "resources.", "export.")
+_IGNORED += tuple(f"training.{key}" for key in NO_FIGURE)
 
 Settings = dict[str, Any]
 
@@ -54,7 +56,8 @@ class Gain:
         examples: in the reported split.
         seeds: number of runs.
         resamples: of the bootstrap.
-        p: two-sided, of no difference: twice the smaller share of resamples on one side of 0.
+        p: two-sided, of no difference: twice the smaller share of resamples on one side of 0, the
+            observed difference counted as one more.
     """
 
     over: str
@@ -137,7 +140,7 @@ def figures(run: Results, sizes: Sequence[int]) -> dict[str, float]:
         **{stage.name: run.headline(stage.scores) for stage in run.stages.values()},
         "start": run.start,
         **{name: run.headline(rival.scores) for name, rival in run.rivals.items()},
-        "mean member": run.mean_member,
+        MEAN_MEMBER: run.mean_member,
         **{
             f"ensemble of {size}": run.headline(run.staged[min(size, len(run.staged)) - 1])
             for size in sizes
@@ -168,9 +171,6 @@ def mean_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
 def seed_rows(group: Group, sizes: Sequence[int]) -> list[dict[str, Any]]:
     """A row for each run of a group; see `figures`."""
     return [{"runs": group.name, "seed": run.seed, **figures(run, sizes)} for run in group.runs]
-
-
-MEAN_MEMBER = "mean member"
 
 
 def gains(
@@ -233,7 +233,7 @@ def _gain(over: str, differences: list[_Difference], resamples: int, seed: int) 
         examples=examples,
         seeds=len(differences),
         resamples=resamples,
-        p=min(1.0, 2 * float(min((values <= 0).mean(), (values >= 0).mean()))),
+        p=min(1.0, 2 * (1 + min((values <= 0).sum(), (values >= 0).sum())) / (resamples + 1)),
     )
 
 
@@ -338,17 +338,12 @@ def print_rows(rows: Sequence[dict[str, Any]], console: Console, title: str | No
 
 
 def _settings(run: Results) -> Settings:
-    """The configuration by dotted key, without what tells no two configurations apart."""
+    """The configuration by dotted key, without what tells no two configurations apart.
 
-    def flat(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
-        for name, value in settings.items():
-            if isinstance(value, dict):
-                yield from flat(value, f"{prefix}{name}.")
-            else:
-                yield prefix + name, value
-
-    kept = {name: value for name, value in run.config.items() if name not in _IGNORED}
-    return {key: value for key, value in flat(kept) if key not in _IGNORED_BELOW}
+    What an earlier version did not know has its default.
+    """
+    known = dict(flatten(to_dict(Config(task=run.task)))) | dict(flatten(run.config))
+    return {key: value for key, value in known.items() if not key.startswith(_IGNORED)}
 
 
 def _labels(run: Results) -> list[float]:

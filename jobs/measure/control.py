@@ -34,7 +34,7 @@ SKILL = 0.7  # of the members: the share of labels that they get right
 
 
 class IdleWorker:
-    """Stands in for `ensemble.worker.Worker`: reports and leaves what it would, but trains nothing.
+    """Stands in for `cluster.worker.Worker`: reports and leaves what it would, but trains nothing.
 
     Args:
         arguments: those of a `Worker`; only the events' receiver is used, the last but one of the

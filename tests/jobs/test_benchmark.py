@@ -48,7 +48,7 @@ def test_the_speed_of_the_search_for_alphas():
         assert row["found"] >= row["uniform"]
     job = benchmark("alphas", "--members", 0)
     assert job.returncode == 2
-    assert "must be 1 or more" in job.stderr
+    assert "is not a whole number above 0" in job.stderr
 
 
 @pytest.mark.slow  # a process for each model and engine, all of which import torch

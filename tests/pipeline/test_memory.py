@@ -60,3 +60,5 @@ def test_more_of_anything_takes_more():
     assert batch > estimate(BASE, "member", 64)
     scored = estimate(MINILM, "member", 128, "training.eval_batch_size=4096")
     assert scored > 2 * estimate(MINILM, "member", 128)
+    taught = estimate(BASE, "member", 64, "ensemble.strategy=B", "data.augment.copies=4")
+    assert taught > estimate(BASE, "member", 64, "ensemble.strategy=B"), "the teacher is there too"

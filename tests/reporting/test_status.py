@@ -4,6 +4,7 @@ import pyarrow.fs
 import pytest
 
 from bebert_ray.config.recipes import kind_of
+from bebert_ray.pipeline.results import read_results, to_json
 from bebert_ray.reporting.status import _steps, look
 from bebert_ray.storage import Location, lock, remove, write_atomic
 
@@ -236,6 +237,14 @@ def test_work_is_counted_over_all_fits(made):
     }
 
 
+def test_work_ends_with_the_most_steps(made):
+    run = made("training.max_steps=15", "ensemble.baselines=[longer]", "ensemble.distill=true")
+    run.open(ago=100)
+    work = {name: row.work for name, row in rows(run).items()}
+    assert (work["teacher"], work["ternary"], work["member 000"]) == (15, 25, 15)
+    assert (work["longer"], work["distilled"]) == (30, 15)
+
+
 def test_without_data_nobody_knows_the_work(tmp_path):
     run = HandMade(tmp_path)
     run.open(ago=20)
@@ -313,6 +322,15 @@ def test_results_of_before_the_run_got_more_members_are_not_its_own(made, tmp_pa
     more = HandMade(tmp_path, "ensemble.members=3")
     assert look(more.location).results is None
     assert states(more)["member 002"] == "waiting"
+
+
+def test_results_of_a_version_that_knew_fewer_keys_are_of_the_run(made):
+    run = made()
+    run.sum_up(NAMES)
+    content = read_results(run.location)
+    del content["config"]["ensemble"]["distill"]
+    write_atomic(run.location / "results.json", to_json(content))
+    assert look(run.location).results == content
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}"])

@@ -11,8 +11,9 @@ import torch
 from bebert_ray.boosting.vote import outputs
 from bebert_ray.errors import UserError
 from bebert_ray.pipeline.resources import Node
+from bebert_ray.pipeline.results import MEAN_MEMBER
 from bebert_ray.reporting.report import keep_robustness, load_results
-from bebert_ray.reporting.robustness import MEAN_MEMBER, Robustness, load_robustness
+from bebert_ray.reporting.robustness import Robustness, load_robustness
 from bebert_ray.robustness import run as module
 from bebert_ray.robustness.run import Request, measure_run
 from bebert_ray.robustness.suites import parse_suites
@@ -113,6 +114,11 @@ def test_a_file_of_examples_has_a_score_of_its_own(run, tmp_path):
     [suite] = measure_run(Request(Location.of(run), [], files=[path])).suites
     assert suite.name == "file:adv"
     assert suite.areas["teacher"] == suite.curves["teacher"][0]["accuracy"]
+
+    (tmp_path / "other").mkdir()
+    same = tmp_path / "other" / "adv.json"
+    with pytest.raises(UserError, match=r"other/adv\.json: another file is named adv too"):
+        measure_run(Request(Location.of(run), [], files=[path, same]))
 
 
 def test_another_classifier_is_measured_with_its_classes_in_order(run, tmp_path):
