@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bebert_ray.config import Config, load_config, to_dict
 from bebert_ray.config.load import flatten
-from bebert_ray.errors import UserError
+from bebert_ray.errors import UserError, closest
 from bebert_ray.paths import ensure_home
 from bebert_ray.reporting.console import console
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from bebert_ray.pipeline.results import Results
     from bebert_ray.scoring.run import Outcome as Scored
+    from bebert_ray.scoring.run import Request
     from bebert_ray.sweeps.best import Outcome as Swept
 
 Examples = Any
@@ -141,7 +143,7 @@ def predict(
         output: path or URI of a directory; None, for a table in memory alone, returns the scored
             rows.
         quiet: print nothing.
-        options: `text_columns`, `prefix`, `rows_per_file`, `batch_size`, `workers`, see
+        options: `text_columns`, `prefix`, `rows_per_file`, `batch_size`, `workers`, `cascade`, see
             `scoring.run.Request`.
 
     Returns:
@@ -156,8 +158,8 @@ def predict(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from bebert_ray.scoring.run import Request
     from bebert_ray.scoring.run import predict as run_scoring
+    from bebert_ray.scoring.run import score
 
     progress = console(stderr=True, quiet=quiet)
     if isinstance(input, str | Path):
@@ -165,23 +167,48 @@ def predict(
     if isinstance(input, list | tuple):
         if output is None:
             raise UserError("output: name the directory for the scored files")
-        places = [str(place) for place in input]
-        return run_scoring(Request(str(model), places, str(output), **options), progress)
+        return run_scoring(_request(model, input, output, options), progress)
     table = as_table(input, "input")
     with tempfile.TemporaryDirectory(prefix="bebert-ray-") as scratch:
         file = Path(scratch, "input.parquet")
         pq.write_table(table, file)
-        place = str(output or Path(scratch, "scored"))
-        outcome = run_scoring(Request(str(model), [str(file)], place, **options), progress)
-        if output is not None:
-            return outcome
+        request = _request(model, [file], output or Path(scratch, "scored"), options)
+        try:
+            if output is not None:
+                return run_scoring(request, progress)
+            outcome = score(request, progress)
+        except UserError as error:  # whoever gave a table knows of no file
+            raise UserError(str(error).replace(str(file), "input")) from error
         if outcome.bad:
             raise UserError(
                 f"input: {outcome.bad} of {len(table)} rows have no text to score; leave them out, "
                 "or give output=DIR, which lists them"
             )
-        parts = [pq.read_table(Path(place, part.name)) for part in outcome.parts]
+        parts = [pq.read_table(Path(request.output, part.name)) for part in outcome.parts]
         return pa.concat_tables(parts)
+
+
+def _request(
+    model: str | Path, input: Sequence[str | Path], output: str | Path, options: dict[str, Any]
+) -> Request:
+    from pydantic import TypeAdapter, ValidationError
+
+    from bebert_ray.scoring.run import Request
+
+    known = [field.name for field in fields(Request)]
+    for name in options:
+        if name not in known:
+            close = closest(name, known)
+            hint = f"; did you mean {close}?" if close else f"; there are {', '.join(known[3:])}"
+            raise UserError(f"{name[:60]}: is no option of predict{hint}")
+    given = {"model": str(model), "input": [*map(str, input)], "output": str(output), **options}
+    try:
+        return TypeAdapter(Request).validate_python(given)
+    except ValidationError as error:
+        [first, *_] = error.errors(include_url=False)
+        raise UserError(
+            f"{first['loc'][0]} = {str(first['input'])[:60]}: {first['msg']}"
+        ) from error
 
 
 def as_table(examples: Examples, name: str) -> pa.Table:
@@ -205,11 +232,11 @@ def as_table(examples: Examples, name: str) -> pa.Table:
     try:
         if isinstance(examples, pa.Table):
             return examples
-        if kind.startswith("pandas."):
+        if kind.startswith("pandas.") and kind.endswith(".DataFrame"):
             return pa.Table.from_pandas(examples, preserve_index=False)
         if kind.startswith("datasets."):
             return examples.with_format("arrow")[:]
-    except (pa.ArrowException, TypeError, ValueError) as error:
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{name}: cannot be read: {str(error)[:200]}") from error
     raise UserError(
         f"{name}: is a {kind}; give a pandas DataFrame, a datasets.Dataset, a pyarrow.Table or a "
@@ -221,6 +248,10 @@ def _custom_task(
     train: Examples, dev: Examples | None, given: Mapping[str, Any], tables: dict[str, pa.Table]
 ) -> dict[str, Any]:
     """The keys of a run on examples that were given; fills `tables` with those in memory."""
+    for key, argument in (("data.path", train), ("data.dev_path", dev)):
+        if argument is not None and given.get(key) is not None:
+            name = "train" if key == "data.path" else "dev"
+            raise UserError(f"{name}: is given, and {key} too; leave one of them out")
     settings: dict[str, Any] = {"task": given.get("task", "custom")}
     if isinstance(train, str | Path):
         settings["data.path"] = str(train)
@@ -233,28 +264,25 @@ def _custom_task(
     if dev is not None:
         tables["dev"] = as_table(dev, "dev")
     settings["data.path"] = IN_MEMORY
+    from bebert_ray.data.formats import listed
+
     names = set(tables["train"].column_names)
     if "data.text_columns" not in given:
         found = next((columns for columns in TEXT_COLUMNS if names >= set(columns)), None)
         if found is None:
             raise UserError(
-                f"train: has no column named text or sentence (it has {_listed(names)}); name the "
-                'column with the texts, or the two of a pair: data={"text_columns": [...]}'
+                f"train: has no column named text or sentence (it has {listed(sorted(names))}); "
+                'name the column with the texts, or the two of a pair: data={"text_columns": [...]}'
             )
         settings["data.text_columns"] = list(found)
     if "data.label_column" not in given:
         if "label" not in names:
             raise UserError(
-                f"train: has no column named label (it has {_listed(names)}); name it: "
+                f"train: has no column named label (it has {listed(sorted(names))}); name it: "
                 'data={"label_column": ...}'
             )
         settings["data.label_column"] = "label"
     return settings
-
-
-def _listed(names: set[str]) -> str:
-    text = ", ".join(sorted(names)[:10])
-    return text if len(names) <= 10 else f"{text}, …"
 
 
 def _given(config: str | Path | Mapping[str, Any] | Config | None) -> Iterator[tuple[str, Any]]:
@@ -279,9 +307,11 @@ def _load(given: Mapping[str, Any]) -> Config:
     return load_config(None, _as_overrides(given))
 
 
-def _plain(value: Any) -> str:
+def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
+    if type(value).__module__ == "numpy":
+        return value.tolist()
     raise TypeError(f"a {type(value).__name__} is not JSON")
 
 

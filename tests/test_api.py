@@ -4,12 +4,13 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
 import bebert_ray as bb
-from bebert_ray.api import as_table
+from bebert_ray.api import _as_overrides, as_table
 from bebert_ray.errors import UserError
 
 SHORT = {
@@ -76,12 +77,44 @@ def test_sub_packages_do_not_hide_functions():
         ({"train": pa.table({"text": ["a"], "label": [1]}), "dev": "dev.csv"}, r"dev: is a path"),
         ({"task": "sst2", "ensemble": {"membres": 2}}, r"did you mean ensemble\.members\?"),
         ({"task": "sst2", "seed": object()}, r"a value that YAML has not"),
+        (
+            {"train": pa.table({"text": ["a"], "label": [1]}), "data": {"path": "x.csv"}},
+            "leave one",
+        ),
+        ({"train": "a.csv", "dev": "b.csv", "data": {"dev_path": "c.csv"}}, "dev: is given, and"),
+        ({"train": pd.DataFrame({"text": ["a"], "label": [10**30]})}, "train: cannot be read"),
+        ({"train": pd.Series(["a"], name="text")}, "train: is a pandas.*Series; give"),
+        ({"train": pa.table({"t" * 10**5: ["a"]})}, "has no column named text"),
     ],
 )
 def test_bad_input(arguments, message, tmp_path):
     with pytest.raises(UserError, match=message):
         bb.train(quiet=True, output=str(tmp_path / "run"), **arguments)
     assert not (tmp_path / "run").exists()
+
+
+def test_messages_have_bounds():
+    with pytest.raises(UserError) as refusal:
+        bb.train(train=pa.table({"t" * 10**5: ["a"]}))
+    assert len(str(refusal.value)) < 1000
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert _as_overrides({"seed": np.int64(3), "x": np.float64(0.5)}) == ["seed=3", "x=0.5"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch": 8}, r"batch: is no option of predict; did you mean batch_size\?"),
+        ({"batch_size": 0}, r"batch_size = 0: .* greater than or equal to 1"),
+        ({"workers": "two"}, r"workers = two: .*valid integer"),
+        ({"text_columns": "text"}, r"text_columns = text: .*valid list"),
+    ],
+)
+def test_bad_options_of_predict(options, message):
+    with pytest.raises(UserError, match=message):
+        bb.predict("model", pa.table({"text": ["a"]}), **options)
 
 
 def test_tables_of_each_kind():

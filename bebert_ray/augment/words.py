@@ -77,13 +77,13 @@ def replaceable(texts: Sequence[str], rules: Rules) -> list[list[Word]]:
     return [[word for word in found if may_change(word.text)] for found in words]
 
 
-def replace_words(text: str, replacements: Sequence[tuple[Word, str]]) -> str:
+def replace_words(text: str, replacements: Sequence[tuple[Word, str]], cased: bool = True) -> str:
     """The text with some words replaced; all else stays as it is.
 
     Args:
         text: the text.
-        replacements: words of it in order, each with what takes its place; a capitalised word's
-            replacement is capitalised too.
+        replacements: words of it in order, each with what takes its place.
+        cased: whether a capitalised word's replacement is capitalised too.
 
     Examples:
         >>> replace_words("A  Fine day!", [(Word(3, 7, "Fine"), "sunny")])
@@ -91,7 +91,7 @@ def replace_words(text: str, replacements: Sequence[tuple[Word, str]]) -> str:
     """
     parts, last = [], 0
     for word, new in replacements:
-        parts += [text[last : word.start], _cased_like(word.text, new)]
+        parts += [text[last : word.start], _cased_like(word.text, new) if cased else new]
         last = word.end
     return "".join([*parts, text[last:]])
 

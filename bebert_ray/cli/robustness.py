@@ -83,6 +83,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     run = Location.parse(flags.run)
     if flags.json is not None and not flags.json.absolute().parent.is_dir():
         raise UserError(f"--json {flags.json}: its directory does not exist")
+    if flags.json is not None and flags.json.is_dir():
+        raise UserError(f"--json {flags.json}: is a directory; name a file")
     request = Request(
         run, suites, flags.file, flags.model, flags.seed, flags.repeats, flags.examples
     )

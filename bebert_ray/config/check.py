@@ -78,6 +78,10 @@ def build(schema: Schema, entries: Mapping[str, Entry], problems: list[str]) -> 
     for key, entry in entries.items():
         if key in schema.leaves:
             known[key] = entry
+        elif key.partition(".")[0] == "sweep" and "sweep" not in schema.sections:
+            sweep = f"sweep: is a section of sweeps, which `bebert sweep` runs ({entry.where})"
+            if sweep not in problems:
+                problems.append(sweep)
         elif key not in schema.sections:
             # To look for like names takes long: not for thousands of keys.
             hint = did_you_mean(schema, key[:100]) if len(problems) < MOST_PROBLEMS else ""

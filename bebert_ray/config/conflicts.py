@@ -41,7 +41,9 @@ def find_conflicts(config: Config) -> Iterator[Conflict]:
     columns = [*(data.text_columns or ()), data.label_column]
     if len(set(columns)) < len(columns):
         yield Conflict(
-            "data.text_columns", ("data.label_column",), "names the same column more than once"
+            "data.text_columns",
+            ("data.label_column",),
+            "names the same column more than once, or that of the labels",
         )
     augment, members = data.augment, config.ensemble.members
     if augment.per_member and augment.copies < members:

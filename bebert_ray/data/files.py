@@ -62,6 +62,8 @@ def load_files(source: Source, seed: int) -> Corpus:
     if source.path is None or not source.text_columns or source.label_column is None:
         raise UserError("task custom needs data.path, data.text_columns and data.label_column")
     wanted = (*source.text_columns, source.label_column)
+    if source.path == HUB:
+        raise UserError(f"data.path={HUB}: name the dataset, such as {HUB}owner/name")
     if source.path.startswith(HUB):
         train, dev = _dataset_tables(source.path, load_dataset(source.path[len(HUB) :]), wanted)
     else:
@@ -118,6 +120,8 @@ def _describe(
 ) -> Task:
     if is_regression:
         return Task(CUSTOM, text_columns, None, CORRELATIONS)
+    if not any(len(table.lines) for table in tables):
+        raise UserError(f"{tables[0].name}: holds no examples")
     labels = tuple(sorted({label for t in tables for label in spelled_labels(t, label_column)}))
     if len(labels) < 2:
         raise UserError(

@@ -161,8 +161,9 @@ def similar_labels(labels: Sequence[str]) -> list[list[str]]:
     groups: dict[object, list[str]] = {}
     for label in labels:
         key: object = label.strip().casefold()
-        with suppress(ValueError):
-            key = float(label)
+        with suppress(ArithmeticError):  # a float would not tell large whole numbers apart
+            if (number := Decimal(label.strip())).is_finite():
+                key = number
         groups.setdefault(key, []).append(label)
     return [group for group in groups.values() if len(group) > 1]
 

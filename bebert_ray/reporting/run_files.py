@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from bebert_ray.config import Config, flatten, to_dict
 from bebert_ray.errors import UserError
 from bebert_ray.pipeline.config_file import kept_config
-from bebert_ray.pipeline.layout import CONFIG, LOCK
+from bebert_ray.pipeline.layout import CONFIG
 from bebert_ray.pipeline.results import read_results
-from bebert_ray.storage import Location, exists, read
+from bebert_ray.storage import Location, exists, lock_holder, read
 from bebert_ray.storage.artifacts import RECORD, UNFINISHED
 
 Driver = Literal["at work", "not at work", "unknown"]
@@ -58,19 +56,12 @@ def find_driver(run: Location) -> tuple[Driver, str]:
     if not run.is_local:
         return "unknown", ""
     try:
-        file = os.open(run.local / LOCK, os.O_RDONLY)
+        holder = lock_holder(run.local)
     except FileNotFoundError:
         return "not at work", ""
     except OSError:
         return "unknown", ""
-    try:
-        # A shared lock: other readers may hold it at the same time, a driver may not.
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return "at work", os.pread(file, 500, 0).decode(errors="replace")
-    finally:
-        os.close(file)
-    return "not at work", ""
+    return ("at work", holder) if holder else ("not at work", "")
 
 
 def read_record(artifact: Location) -> Record:

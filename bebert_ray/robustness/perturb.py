@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bebert_ray.augment.words import Word, find_words
+from bebert_ray.augment.words import find_words, replace_words
 
 Perturb = Callable[[str, float, np.random.Generator], str]
 
@@ -31,14 +31,12 @@ def typos(text: str, strength: float, rng: np.random.Generator) -> str:
     """
     words = find_words(text)
     drawn = rng.random((len(words), 4))
-    return _replaced(
-        text,
-        [
-            (word, _typo(word.text, kind, place, key))
-            for word, (whether, kind, place, key) in zip(words, drawn, strict=True)
-            if whether < strength and len(word.text) > 1
-        ],
-    )
+    wrong = [
+        (word, _typo(word.text, kind, place, key))
+        for word, (whether, kind, place, key) in zip(words, drawn, strict=True)
+        if whether < strength and len(word.text) > 1
+    ]
+    return replace_words(text, wrong, cased=False)
 
 
 def delete(text: str, strength: float, rng: np.random.Generator) -> str:
@@ -102,14 +100,6 @@ TEXT: dict[str, Perturb] = {
     "truncate": truncate,
 }
 """The functions above by name."""
-
-
-def _replaced(text: str, pairs: list[tuple[Word, str]]) -> str:
-    parts, last = [], 0
-    for word, new in pairs:
-        parts += [text[last : word.start], new]
-        last = word.end
-    return "".join([*parts, text[last:]])
 
 
 def _typo(word: str, kind: float, place: float, key: float) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bebert_ray.boosting.vote import shares
@@ -30,7 +31,7 @@ from bebert_ray.robustness.files import read_examples
 from bebert_ray.robustness.measure import area, figures, mean_figures
 from bebert_ray.robustness.suites import Suite
 from bebert_ray.robustness.work import CLEAN, Draw, Job, Subject, all_items, measure
-from bebert_ray.scoring.classifier import read_card
+from bebert_ray.scoring.classifier import Classifier, read_card
 from bebert_ray.storage import Location, Miss
 
 Outputs = dict[Draw, NDArray[np.float64]]
@@ -144,6 +145,8 @@ def _other(text: str, task: Task) -> Subject:
     except UserError:
         place = Location.parse(text)  # not a BERT; the classifier says what is wrong
     card = read_card(place)
+    # Loaded once here, so that what it lacks is told before any work.
+    Classifier(place, batch_size=1, device=torch.device("cpu"))
     if (card.labels is None) != task.is_regression:
         raise UserError(f"--model {text}: is no model of {task.name}: the kind of labels differs")
     if card.labels is None or task.labels is None:

@@ -70,9 +70,9 @@ def parse_suites(texts: Sequence[str]) -> list[Suite]:
             raise UserError(
                 f"--suite {text[:60]}: there is no such suite{hint} There are {', '.join(SUITES)}"
             )
-        found[suite.name] = (
-            replace(suite, strengths=_strengths(text, strengths, suite)) if equals else suite
-        )
+        given = _strengths(text, strengths, suite) if equals else suite.strengths
+        before = found[suite.name].strengths if suite.name in found else ()
+        found[suite.name] = replace(suite, strengths=tuple(sorted({*before, *given})))
     return list(found.values())
 
 

@@ -25,10 +25,12 @@ from bebert_ray.data.formats import (
     check_is_data,
     find_columns,
     format_of,
+    listed,
     shown,
 )
 from bebert_ray.errors import UserError
-from bebert_ray.storage import Location, names, read, write_atomic
+from bebert_ray.storage import Location, names, read, remove, write_atomic
+from bebert_ray.storage.copies import LOCK
 from bebert_ray.storage.hashing import checksum
 from bebert_ray.storage.location import explained
 from bebert_ray.storage.records import NewerVersion, opened, sealed
@@ -160,8 +162,8 @@ def check_columns(sources: list[Source], text_columns: Sequence[str], added: Seq
         for name in added:
             if name in there or name in source.partition:
                 raise UserError(
-                    f"{location}: has a column {shown(name)} already; give the new ones other "
-                    "names, as with --prefix predicted_"
+                    f"{location}: has a column {shown(name)} already; leave it out, or give the "
+                    "new ones other names, as with --prefix predicted_"
                 )
 
 
@@ -172,7 +174,7 @@ def check_output(output: Location) -> None:
         UserError: It holds other things.
     """
     there = names(output)
-    if RECORD not in there and (others := there - {".lock"}):
+    if RECORD not in there and (others := there - {LOCK}):
         raise UserError(
             f"{output} holds other things ({min(others)} for one); choose an empty directory"
         )
@@ -202,7 +204,11 @@ def open_output(
         record = opened(read(place), place, FORMAT, VERSION)
         made, parts = dict(record["command"]), [Part.parse(part) for part in record["parts"]]
     except FileNotFoundError:
-        return _begin(output, wanted, list(_cut(sources, limit)))
+        if not (parts := list(_cut(sources, limit))):
+            files = listed([str(source.location) for source in sources])
+            raise UserError(f"--input: no rows are in {files}") from None
+        _begin(output, wanted, parts)
+        return parts
     except NewerVersion:
         raise
     except (UserError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -215,12 +221,15 @@ def open_output(
     return parts
 
 
-def _begin(output: Location, command: dict[str, Any], parts: list[Part]) -> list[Part]:
-    if not parts:
-        raise UserError("the input files hold no rows")
+def _begin(output: Location, command: dict[str, Any], parts: list[Part]) -> None:
     record = {"command": command, "parts": [asdict(part) for part in parts]}
     write_atomic(output / RECORD, json.dumps(sealed(record, FORMAT, VERSION)))
-    return parts
+
+
+def abandon(output: Location) -> None:
+    """Forget a command that cannot be carried out and has scored nothing, so that another may."""
+    if names(output) <= {RECORD, LOCK}:
+        remove(output / RECORD)
 
 
 def _digest(location: Location) -> str | None:

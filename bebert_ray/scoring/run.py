@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
@@ -18,6 +19,7 @@ from bebert_ray.scoring.classifier import Card, check_tokens, read_card
 from bebert_ray.scoring.parts import (
     BAD_ROWS,
     Part,
+    abandon,
     check_columns,
     check_output,
     check_same,
@@ -28,6 +30,8 @@ from bebert_ray.scoring.parts import (
 from bebert_ray.scoring.score import Job
 from bebert_ray.scoring.stream import scored
 from bebert_ray.storage import Location, lock, names, read, sweep
+
+Positive = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,9 @@ class Request:
     output: str
     text_columns: list[str] | None = None
     prefix: str = ""
-    rows_per_file: int = 5000
-    batch_size: int = 64
-    workers: int | None = None
+    rows_per_file: Positive = 5000
+    batch_size: Positive = 64
+    workers: Positive | None = None
     cascade: bool = False
 
 
@@ -93,6 +97,17 @@ class Outcome:
 
 
 def predict(request: Request, progress: Console) -> Outcome:
+    """Score what is not scored yet, and look whether any row is; see `score`.
+
+    Raises:
+        RunError: Every row is bad.
+    """
+    outcome = score(request, progress)
+    check_any(outcome)
+    return outcome
+
+
+def score(request: Request, progress: Console) -> Outcome:
     """Score what is not scored yet.
 
     Args:
@@ -101,7 +116,7 @@ def predict(request: Request, progress: Console) -> Outcome:
 
     Raises:
         UserError: Something in the input is wrong.
-        RunError: Scoring failed, or every row is bad.
+        RunError: Scoring failed.
     """
     model, output = Location.parse(request.model), Location.parse(request.output).rooted()
     card = read_card(model)
@@ -142,18 +157,31 @@ def predict(request: Request, progress: Console) -> Outcome:
         seconds = 0.0
         found: dict[str, int] = {}
         if left:
-            with connected(ResourcesConfig()):
-                seconds, found = _score(job, left, request.workers, progress)
+            try:
+                with connected(ResourcesConfig()):
+                    seconds, found = _score(job, left, request.workers, progress)
+            except UserError:
+                abandon(output)
+                raise
         bad = _check_complete(output, parts, found)
         if left:
             for source in sources:
                 check_same(source)
-        lists = output / BAD_ROWS
-    if bad == count_rows(parts):
-        raise RunError(
-            f"all {bad:,} rows are bad; the reasons are in {lists}. The first is: {_reason(lists)}"
-        )
     return Outcome(card, output, parts, left, bad, seconds)
+
+
+def check_any(outcome: Outcome) -> None:
+    """Refuse an outcome without a scored row.
+
+    Raises:
+        RunError: Every row is bad.
+    """
+    if outcome.bad == count_rows(outcome.parts):
+        lists = outcome.output / BAD_ROWS
+        raise RunError(
+            f"all {outcome.bad:,} rows are bad; the reasons are in {lists}. The first is: "
+            f"{_reason(lists)}"
+        )
 
 
 def _check_complete(output: Location, parts: list[Part], found: dict[str, int]) -> int:

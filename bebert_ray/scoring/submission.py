@@ -41,9 +41,12 @@ def submit(glue: str, request: Request, progress: Console) -> Outcome:
         UserError: Something in the input is wrong, or an example has no prediction.
         RunError: Scoring failed.
     """
-    name = task_name(glue)
+    try:
+        name = task_name(glue)
+    except UserError:
+        name = ""
     if name not in LAYOUTS:
-        raise UserError(f"--glue {glue}: is none of GLUE's; these are: {', '.join(LAYOUTS)}")
+        raise UserError(f"--glue {glue[:60]}: is none of GLUE's; they are: {', '.join(LAYOUTS)}")
     if len(request.input) != 1 or request.text_columns or request.prefix:
         raise UserError("--glue: takes one --input, and neither --text-columns nor --prefix")
     order = _order(name, read_card(Location.parse(request.model)))

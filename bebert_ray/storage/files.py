@@ -212,7 +212,7 @@ def lock(place: Path | Location, patience: float = 0.0) -> Iterator[None]:
             deadline = time.monotonic() + patience
             while not _taken(file):
                 if time.monotonic() >= deadline:
-                    raise _in_use(directory, file)
+                    raise _in_use(directory, _holder(file))
                 time.sleep(0.2)
             # For people only. The file stays: deleting it would race with the next process.
             os.ftruncate(file, 0)
@@ -231,20 +231,33 @@ def check_unlocked(place: Path | Location) -> None:
     location = Location.of(place)
     if not location.is_local:
         return
+    with suppress(OSError):  # not there yet; what else is wrong is found when it is locked
+        if holder := lock_holder(location.local):
+            raise _in_use(location.local, holder)
+
+
+def lock_holder(directory: Path) -> str | None:
+    """The process that holds a directory, see `lock`, for people; None if none does.
+
+    Raises:
+        OSError: the lock cannot be looked at; FileNotFoundError: nobody has held the directory yet.
+    """
+    file = os.open(directory / copies.LOCK, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        file = os.open(location.local / ".lock", os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError:
-        return  # not there yet; what else is wrong is found when it is locked
-    try:
+        # A shared lock: others may look at the same time.
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise _in_use(location.local, file) from None
+        return _holder(file)
     finally:
         os.close(file)
+    return None
 
 
-def _in_use(directory: Path, file: int) -> UserError:
-    holder = os.pread(file, 500, 0).decode(errors="replace") or "another process"
+def _holder(file: int) -> str:
+    return os.pread(file, 500, 0).decode(errors="replace") or "another process"
+
+
+def _in_use(directory: Path, holder: str) -> UserError:
     return UserError(
         f"{directory} is in use by {holder}. Wait for it to end, or choose another output "
         "directory."

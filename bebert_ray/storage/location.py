@@ -46,6 +46,8 @@ class Location:
             UserError: the text holds what is no path or may be a secret, a home directory is not
                 known, the URI is wrong or names no bucket, or there is no file system of its kind.
         """
+        if not text.strip():
+            raise UserError("a path or a URI is empty; was a variable of the shell not set?")
         check_no_secret(text)
         if "\0" in text:
             raise UserError(f"{text[:100]!r} holds a NUL byte; give a path or a URI")

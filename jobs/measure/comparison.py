@@ -24,8 +24,10 @@ RESAMPLES = 2000
 INTERVAL = (0.025, 0.975)
 
 # Settings that change no figure, or that tell runs of one configuration apart.
-_IGNORED = ("seed", "output", "fresh", "resources.", "export.")
-_IGNORED += tuple(f"training.{key}" for key in NO_FIGURE)
+_IGNORED = (
+    *("seed", "output", "fresh", "resources.", "export."),
+    *(f"training.{key}" for key in NO_FIGURE),
+)
 
 Settings = dict[str, Any]
 

@@ -170,6 +170,11 @@ def test_a_dataset_of_the_hub(monkeypatch):
     assert asked == [("owner/name", "part")]
 
 
+def test_a_dataset_of_the_hub_has_a_name():
+    with pytest.raises(UserError, match=r"data\.path=hub:: name the dataset, such as hub:owner"):
+        load_files(config("hub:"), seed=0)
+
+
 def test_an_object_store_does_as_well(bucket):
     write_atomic(bucket / "in" / "train.csv", rows(*FOUR))
     write_atomic(bucket / "in" / "dev.csv", rows(*FOUR[:2]))
@@ -199,6 +204,13 @@ def test_labels_that_look_alike_are_named(tmp_path, caplog):
     assert "the labels '1', '1 ', '1.0' are 3 different classes" in caplog.text
 
 
+def test_large_numbers_that_floats_do_not_tell_apart_do_not_look_alike(tmp_path, caplog):
+    moods = [str(10**30), str(10**30 + 1), "nan", "snan"]
+    (tmp_path / "train.csv").write_text(rows(*((f"t{i}", mood) for i, mood in enumerate(moods))))
+    load_files(config(tmp_path / "train.csv"), seed=0)
+    assert caplog.text == ""
+
+
 TABLE = pa.table({"text": list("abcd"), "mood": ["sad", "glad"] * 2, "n": [1.0, 2.0, 3.0, 1e300]})
 
 
@@ -226,6 +238,7 @@ def test_tables_in_memory():
         (TABLE, None, {"text_columns": ("n",)}, "train, row 1: column 'n' holds 1.0, not text"),
         (TABLE, pa.table({"text": ["a"], "mood": ["mad"]}), {}, "dev, row 1: label 'mad' is not"),
         (TABLE.slice(0, 2), None, {}, "train: holds 2 examples, too few"),
+        (TABLE.slice(0, 0), None, {}, "train: holds no examples"),
         (None, None, {}, "train: there is no table"),
     ],
 )

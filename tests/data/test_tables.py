@@ -63,6 +63,8 @@ def test_missing_column_names_those_there(tmp_path, suffix):
         ("a.csv", 'text,label\n"two\nlines",1\nalone\n', "line 4: expected 2 columns, found 1"),
         ("a.csv", 'text,label\nfine,1\n"open,1\n', "line 3: not valid CSV"),
         ("a.jsonl", '{"text": "x", "label": 1}\n{"text": \n', "line 2: not valid JSON"),
+        ("a.csv", "text,label\rfine,1\rbad,0\r", "end lines with LF or CRLF"),
+        ("a.jsonl", f'{{"text": "x", "label": {"1" * 5000}}}\n', "a number has too many digits"),
         ("a.jsonl", '{"text": "x", "label": 1}\n[1]\n', "line 2: not a JSON object"),
         ("a.jsonl", '{"text": "x", "label": 1}\n\n{"text": "x"}\n', "line 3: there is no column"),
         ("a.tsv", "", "is empty"),

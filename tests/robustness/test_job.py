@@ -39,6 +39,7 @@ def test_a_run_is_measured_over_ray_and_reported(run, tmp_path, capsys):
         (["--file", "nil.json"], "--file nil.json: cannot be read"),
         (["--model", "./nil"], "--model"),
         (["--json", "/nil/x.json"], "its directory does not exist"),
+        (["--json", "/"], "is a directory; name a file"),
     ],
 )
 def test_wrong_input_ends_before_ray_starts(run, arguments, message, capsys, monkeypatch):

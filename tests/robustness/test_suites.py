@@ -8,6 +8,8 @@ def test_all_suites_are_the_default_and_strengths_can_be_given():
     assert parse_suites([]) == list(SUITES.values())
     typos, noise = parse_suites(["typos=0.3,0.1,0.3", "embeddings=2"])
     assert (typos.strengths, noise.strengths) == ((0.1, 0.3), (2.0,))
+    [typos] = parse_suites(["typos=0.2", "typos=0.1"])
+    assert typos.strengths == (0.1, 0.2)
     assert parse_suites(["bits"])[0].strengths[-1] == 0.01
 
 

@@ -14,9 +14,10 @@ import ray
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
+from bebert_ray import api
 from bebert_ray.errors import RunError, UserError
 from bebert_ray.scoring.run import Request, predict, print_figures
-from bebert_ray.storage import disk, lock, names, write_atomic
+from bebert_ray.storage import Location, disk, lock, names, write_atomic
 from bebert_ray.storage.records import sealed
 
 
@@ -84,6 +85,7 @@ def test_a_model_that_cannot_be_loaded_is_told_in_one_message(
     save_file(tensors, model / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r"model: has no classifier\.bias"):
         run(request_, model=str(model))
+    assert names(Location.of(tmp_path / "out")) == {".lock"}, "another model may be given"
     # Any but Ray's own might turn to a Ray that is gone, which then ends this process.
     left = {thread.name for thread in alive - before}
     assert left <= {"PythonGCThread", "ray_listen_error_messages"}  # none if Ray never started
@@ -298,6 +300,15 @@ def test_bad_rows_alone_are_a_failure(request_, without_ray, tmp_path):
     for _ in range(2):  # also where nothing is left to do
         with pytest.raises(RunError, match=r"all 2 rows are bad.*_bad_rows.*no text in column"):
             run(request_, input=[str(tmp_path / "bad.csv")])
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_table_in_memory_is_named_and_no_file(sentiment):
+    columns = {"text_columns": ["text"], "quiet": True}
+    with pytest.raises(UserError, match=r"^input: has a column 'label' already; leave it out"):
+        api.predict(sentiment, pa.table({"text": ["a"], "label": [1]}), **columns)
+    with pytest.raises(UserError, match=r"^input: 2 of 2 rows have no text to score"):
+        api.predict(sentiment, pa.table({"text": pa.nulls(2, pa.string())}), **columns)
 
 
 @pytest.mark.usefixtures("without_ray")

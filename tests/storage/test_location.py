@@ -86,6 +86,7 @@ def test_a_working_directory_that_is_not_utf8_is_refused(tmp_path, monkeypatch):
         ("file:///runs/exp?3", "%3F for"),
         ("s3://bucket/exp\n3", "control characters"),
         ("/runs/exp\udcff", "is not UTF-8 text"),
+        (" ", "a path or a URI is empty"),
         ("~nobody-here/run", "home directory of '~nobody-here/run' is not known"),
         ("gopher://host/run", "gopher://host/run cannot be used: .*such as s3://bucket/run"),
         ("s3://[bucket", "cannot be used"),

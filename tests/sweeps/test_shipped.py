@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from bebert_ray.config import load_config
+from bebert_ray.errors import UserError
 from bebert_ray.sweeps.settings import load_sweep
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -23,3 +25,10 @@ def test_a_shipped_sweep(path: Path) -> None:
     assert load_sweep(path, launch[2].split()).config.seed == sweep.config.seed
     assert sweep.config.output == f"runs/{path.stem}"
     assert sweep.first_point.keys() == {dimension.key for dimension in sweep.space}
+
+
+def test_a_run_does_not_take_the_configuration_of_a_sweep() -> None:
+    with pytest.raises(UserError) as refusal:
+        load_config("sweep_demo")
+    assert "sweep: is a section of sweeps, which `bebert sweep` runs" in str(refusal.value)
+    assert "unknown key" not in str(refusal.value)

@@ -81,11 +81,17 @@ def csv_records(lines: Iterable[bytes], span: Span | None = None) -> Iterator[Re
         except StopIteration:
             return
         except csv.Error as error:
-            fields, problem = [], f"not valid CSV ({error})"
+            fields, problem = [], f"not valid CSV ({_advice(str(error))})"
             if not before:
                 alone = source.keep_first()
         yield Record(line, sum(map(len, source.taken)), fields, problem, before)
         line += len(source.taken)
+
+
+def _advice(error: str) -> str:
+    if "universal-newline" in error:
+        return "a carriage return is within a line; end lines with LF or CRLF"
+    return error
 
 
 def tsv_records(lines: Iterable[bytes], span: Span | None = None) -> Iterator[Record]:
