@@ -58,7 +58,8 @@ def train(
             `pyarrow.Table`, or a path. The task is `custom` then. Columns `text` (and `text_pair`)
             or `sentence` (`sentence1`, `sentence2`), and `label`, are found by their names; others
             are named by `data={"text_columns": [...], "label_column": ...}`.
-        dev: the examples that scores are reported on; by default a tenth of `train`.
+        dev: the examples that scores are reported on; by default `dev.*` beside a `train.*` that is
+            given as a path, else a tenth of `train`.
         quiet: print nothing.
         overrides: sections as dictionaries, such as `ensemble={"members": 2}`, or single keys,
             such as `seed=1`.

@@ -29,6 +29,7 @@ COMMANDS = {
 USAGE = """\
 usage: bebert COMMAND [options] [key.sub=value …]
        bebert COMMAND --help
+       bebert --version
 
 Ensembles of binary BERTs: trained in parallel on Ray, boosted into one small model.
 
@@ -38,7 +39,6 @@ commands:
 options of all commands:
   -q, --quiet     print the last line and errors alone
   -v, --verbose   print debug messages, those of Ray too
-  --version       print the version
 
 a first run, on the built-in demo task:
   bebert train --config quickstart"""

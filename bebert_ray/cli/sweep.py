@@ -13,7 +13,7 @@ DESCRIPTION = """\
 Search for the best ensemble: train many, each from the same stages, which are made once.
 
 The configuration is that of `bebert train` and says what a trial is; sweep.space says what trials
-differ in, by key of the section ensemble or member:
+differ in, by key of the section member or ensemble (but trunks, baselines and distill):
   sweep.space.KEY: {uniform|loguniform|randint: [low, high]}, {quniform: [low, high, step]},
   {choice: [value, ...]}; for settings that only fit together, KEY is a section:
   sweep.space.ensemble: {choice: [{method: bagging}, {method: boosting, schedule: pipelined}]}

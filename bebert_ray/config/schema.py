@@ -322,7 +322,7 @@ class TrainingConfig:
     compile: Compile = Field(
         default="auto",
         description="whether torch.compile makes one pass over memory of each quantizer; auto: on "
-        "where products are in bf16 and there is a C++ compiler; a run that goes on keeps its own",
+        "where products are in bf16 and there is a C++ compiler, or as the run began",
     )
     warmup: Real = Field(
         default=0.1, ge=0, le=1, description="part of the steps that the rate climbs"
@@ -349,7 +349,9 @@ class TrainingConfig:
         description="pieces that a batch is computed in, one after another; saves memory",
     )
     max_steps: Count | None = Field(
-        default=None, description="most steps of each training; null: as many as its epochs have"
+        default=None,
+        description="most steps of each training, N times as many of the baseline `longer`; null: "
+        "as many as its epochs have",
     )
     eval_every: Count | None = Field(
         default=None,
