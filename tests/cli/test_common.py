@@ -111,6 +111,7 @@ def test_a_log_has_room_for_tables(monkeypatch):
     assert console().width == 120
 
 
+@pytest.mark.cluster
 def test_a_user_without_a_home_directory_can_start_ray(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import pwd\n"

@@ -18,7 +18,7 @@ from bebert_ray.cluster.resources import connected
 from bebert_ray.config import ResourcesConfig
 from bebert_ray.errors import UserError
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 # Without Ray's half a minute of trying.
 KNOCK = """

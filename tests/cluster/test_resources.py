@@ -175,6 +175,7 @@ def test_the_last_lines_of_a_log_on_this_machine(tmp_path):
     assert last_lines("", "", 2) == [], "a worker that has not begun"
 
 
+@pytest.mark.cluster
 def test_a_ray_of_our_own_lasts_as_long_as_the_context_and_leaves_our_signal_handlers(monkeypatch):
     import ray
 
