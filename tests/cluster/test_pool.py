@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -94,14 +95,25 @@ class StubWorker:
         return commit(step.path, step.stage, step.inputs, write), logits
 
 
-def kill_queue():
-    """End the process that holds the events of this session's pool."""
-    [pid] = [
+def queue_pids():
+    """The processes that hold the events of this session's pool: none, while one is made anew."""
+    siblings = psutil.process_iter(["ppid", "cmdline"])  # of one that has just ended: no command
+    return [
         process.pid
-        for process in psutil.Process(os.getppid()).children()
-        if "_QueueActor" in " ".join(process.cmdline())
+        for process in siblings
+        if process.info["ppid"] == os.getppid()
+        and "_QueueActor" in " ".join(process.info["cmdline"] or ())
     ]
+
+
+def kill_queue():
+    """End the process that holds the events, and wait for the one in its place."""
+    [pid] = queue_pids()
     os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while queue_pids() in ([], [pid]):  # Ray takes seconds on a busy machine
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 class Script:
