@@ -249,9 +249,10 @@ def _custom_task(
     train: Examples, dev: Examples | None, given: Mapping[str, Any], tables: dict[str, pa.Table]
 ) -> dict[str, Any]:
     """The keys of a run on examples that were given; fills `tables` with those in memory."""
-    for key, argument in (("data.path", train), ("data.dev_path", dev)):
+    from bebert_ray.data.formats import listed
+
+    for name, argument, key in (("train", train, "data.path"), ("dev", dev, "data.dev_path")):
         if argument is not None and given.get(key) is not None:
-            name = "train" if key == "data.path" else "dev"
             raise UserError(f"{name}: is given, and {key} too; leave one of them out")
     settings: dict[str, Any] = {"task": given.get("task", "custom")}
     if isinstance(train, str | Path):
@@ -265,8 +266,6 @@ def _custom_task(
     if dev is not None:
         tables["dev"] = as_table(dev, "dev")
     settings["data.path"] = IN_MEMORY
-    from bebert_ray.data.formats import listed
-
     names = set(tables["train"].column_names)
     if "data.text_columns" not in given:
         found = next((columns for columns in TEXT_COLUMNS if names >= set(columns)), None)

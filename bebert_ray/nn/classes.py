@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bebert_ray.errors import UserError
+
 
 def class_order(names: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...] | None:
     """Where in `names` each of `wanted` stands; None if the two are other classes.
@@ -28,6 +30,29 @@ def class_order(names: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...] 
         if sorted(bare) == sorted(goal):
             return tuple(map(bare.index, goal))
     return None
+
+
+def find_order(
+    names: Sequence[str], wanted: Sequence[str], model: str, task: str
+) -> tuple[int, ...]:
+    """`class_order` of a model's classes and a task's.
+
+    Args:
+        names: see `class_order`.
+        wanted: see `class_order`.
+        model: what messages call the model.
+        task: what messages call the task.
+
+    Raises:
+        UserError: the two are other classes.
+    """
+    order = class_order(names, wanted)
+    if order is None:
+        raise UserError(
+            f"{model}: its classes are {listed(names)}, and those of {task} are {listed(wanted)}; "
+            "which is which cannot be told, give them these names in id2label of its config.json"
+        )
+    return order
 
 
 def listed(names: Sequence[str]) -> str:

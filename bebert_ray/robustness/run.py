@@ -18,7 +18,7 @@ from bebert_ray.data.corpus import Split
 from bebert_ray.data.tasks import Task
 from bebert_ray.errors import UserError
 from bebert_ray.nn.checkpoint import find_checkpoint, load_tokenizer
-from bebert_ray.nn.classes import class_order, listed
+from bebert_ray.nn.classes import find_order
 from bebert_ray.pipeline.augmentation import open_replacer
 from bebert_ray.pipeline.config_file import kept_config
 from bebert_ray.pipeline.layout import Layout
@@ -155,13 +155,7 @@ def _other(text: str, task: Task) -> Subject:
         raise UserError(
             f"--model {text}: knows {len(card.labels)} classes, {task.name} has {len(task.labels)}"
         )
-    order = class_order(card.labels, task.labels)
-    if order is None:
-        raise UserError(
-            f"--model {text}: its classes are {listed(card.labels)}, and those of {task.name} are "
-            f"{listed(task.labels)}; which is which cannot be told, give them these names in "
-            "id2label of its config.json"
-        )
+    order = find_order(card.labels, task.labels, f"--model {text}", task.name)
     return Subject(text, place, is_other=True, order=order)
 
 

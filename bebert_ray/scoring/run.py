@@ -103,7 +103,12 @@ def predict(request: Request, progress: Console) -> Outcome:
         RunError: Every row is bad.
     """
     outcome = score(request, progress)
-    check_any(outcome)
+    if outcome.bad == count_rows(outcome.parts):
+        lists = outcome.output / BAD_ROWS
+        raise RunError(
+            f"all {outcome.bad:,} rows are bad; the reasons are in {lists}. The first is: "
+            f"{_reason(lists)}"
+        )
     return outcome
 
 
@@ -168,20 +173,6 @@ def score(request: Request, progress: Console) -> Outcome:
             for source in sources:
                 check_same(source)
     return Outcome(card, output, parts, left, bad, seconds)
-
-
-def check_any(outcome: Outcome) -> None:
-    """Refuse an outcome without a scored row.
-
-    Raises:
-        RunError: Every row is bad.
-    """
-    if outcome.bad == count_rows(outcome.parts):
-        lists = outcome.output / BAD_ROWS
-        raise RunError(
-            f"all {outcome.bad:,} rows are bad; the reasons are in {lists}. The first is: "
-            f"{_reason(lists)}"
-        )
 
 
 def _check_complete(output: Location, parts: list[Part], found: dict[str, int]) -> int:

@@ -15,7 +15,7 @@ from bebert_ray.data.formats.safe import tsv_safe
 from bebert_ray.data.glue_tsv import LAYOUTS
 from bebert_ray.data.tasks import TASKS, task_name
 from bebert_ray.errors import UserError
-from bebert_ray.nn.classes import class_order, listed
+from bebert_ray.nn.classes import find_order
 from bebert_ray.scoring.classifier import Card, read_card
 from bebert_ray.scoring.parts import Part
 from bebert_ray.scoring.run import Outcome, Request, predict
@@ -91,15 +91,7 @@ def _order(name: str, card: Card) -> tuple[int, ...]:
     if has != needs:
         kinds = [f"one of {count} classes" if count else "a score" for count in (has, needs)]
         raise UserError(f"--model: predicts {kinds[0]}, and --glue {name} needs {kinds[1]}")
-    classes, wanted = card.labels or (), TASKS[name].labels or ()
-    order = class_order(classes, wanted)
-    if order is None:
-        raise UserError(
-            f"--model: its classes are {listed(classes)}, and those of --glue {name} are "
-            f"{listed(wanted)}; which is which cannot be told, give them these names in id2label "
-            "of its config.json"
-        )
-    return order
+    return find_order(card.labels or (), TASKS[name].labels or (), "--model", f"--glue {name}")
 
 
 def _lines(name: str, outcome: Outcome, part: Part, order: tuple[int, ...]) -> Iterator[str]:

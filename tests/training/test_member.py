@@ -330,21 +330,22 @@ def train_rival(run: Any, work: Work, name: str, **inputs: Any) -> Model:
     return RIVALS[stage.recipe](work, replace(stage, inputs=stage.inputs | inputs))
 
 
-def test_a_longer_member_trains_as_many_epochs_as_all_members_together(one_run: Any) -> None:
+def train_longer(run: Any, *overrides: str) -> list[Any]:
+    """Train the longer baseline of three members; its reports."""
     heard: list[Any] = []
-    overrides = ("ensemble.baselines=[longer]", "ensemble.members=3", "member.epochs=2")
-    work = replace(one_run.new(*overrides), report=heard.append)
-    train_rival(one_run, work, "longer")
+    given = ("ensemble.baselines=[longer]", "ensemble.members=3", *overrides)
+    train_rival(run, replace(run.new(*given), report=heard.append), "longer")
+    return heard
+
+
+def test_a_longer_member_trains_as_many_epochs_as_all_members_together(one_run: Any) -> None:
+    heard = train_longer(one_run, "member.epochs=2")
     assert heard[-1].epochs == 6
     assert sum(progress.score is not None for progress in heard) == 6
 
 
 def test_a_longer_member_may_take_as_many_steps_as_all_members_together(one_run: Any) -> None:
-    heard: list[Any] = []
-    overrides = ("ensemble.baselines=[longer]", "ensemble.members=3", "training.max_steps=2")
-    work = replace(one_run.new(*overrides), report=heard.append)
-    train_rival(one_run, work, "longer")
-    assert heard[-1].step == 6
+    assert train_longer(one_run, "training.max_steps=2")[-1].step == 6
 
 
 def test_the_student_learns_the_vote(one_run: Any) -> None:
