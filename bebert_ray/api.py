@@ -6,15 +6,15 @@ and raises `UserError` for bad input and `RunError` for a run that failed.
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bebert_ray.config import Config, load_config, to_dict
-from bebert_ray.config.load import flatten
+from bebert_ray.config.check import Entry, refuse
+from bebert_ray.config.load import flatten, read_entries
 from bebert_ray.errors import UserError, closest
 from bebert_ray.paths import ensure_home
 from bebert_ray.reporting.console import console
@@ -81,16 +81,19 @@ def train(
     """
     ensure_home()
     tables: dict[str, pa.Table] = {}
-    given = dict(_given(config)) | dict(flatten(overrides))
+    path, values = _given(config, overrides)
     if train is not None:
-        given |= _custom_task(train, dev, given, tables)
+        problems: list[str] = []
+        entries = read_entries(path, values, problems)
+        refuse(problems)
+        values |= _custom_task(train, dev, entries, tables)
     elif dev is not None:
         raise UserError("dev: there is no train; give both, or a config that names the data")
     out, progress = console(quiet=quiet), console(stderr=True, quiet=quiet)
 
     from bebert_ray.run import train as run_training
 
-    results = run_training(_load(given), out, progress, tables=tables or None)
+    results = run_training(load_config(path, values), out, progress, tables=tables or None)
     assert results is not None
     return results
 
@@ -121,8 +124,7 @@ def sweep(
     from bebert_ray.sweeps.settings import load_sweep
 
     out, progress = console(quiet=quiet), console(stderr=True, quiet=quiet)
-    given = dict(_given(config)) | dict(flatten(overrides))
-    outcome = run_sweep(load_sweep(None, _as_overrides(given)), out, progress)
+    outcome = run_sweep(load_sweep(*_given(config, overrides)), out, progress)
     assert outcome is not None
     raise_failed_trials(outcome)
     return outcome
@@ -246,15 +248,15 @@ def as_table(examples: Examples, name: str) -> pa.Table:
 
 
 def _custom_task(
-    train: Examples, dev: Examples | None, given: Mapping[str, Any], tables: dict[str, pa.Table]
+    train: Examples, dev: Examples | None, given: Mapping[str, Entry], tables: dict[str, pa.Table]
 ) -> dict[str, Any]:
     """The keys of a run on examples that were given; fills `tables` with those in memory."""
     from bebert_ray.data.formats import listed
 
     for name, argument, key in (("train", train, "data.path"), ("dev", dev, "data.dev_path")):
-        if argument is not None and given.get(key) is not None:
+        if argument is not None and key in given and given[key].value is not None:
             raise UserError(f"{name}: is given, and {key} too; leave one of them out")
-    settings: dict[str, Any] = {"task": given.get("task", "custom")}
+    settings: dict[str, Any] = {} if "task" in given else {"task": "custom"}
     if isinstance(train, str | Path):
         settings["data.path"] = str(train)
         if dev is not None:
@@ -285,42 +287,12 @@ def _custom_task(
     return settings
 
 
-def _given(config: str | Path | Mapping[str, Any] | Config | None) -> Iterator[tuple[str, Any]]:
-    """The keys that a configuration sets, dotted."""
-    from bebert_ray.config.load import read_entries
-
-    if config is None:
-        return
+def _given(
+    config: str | Path | Mapping[str, Any] | Config | None, overrides: Mapping[str, Any]
+) -> tuple[str | Path | None, dict[str, Any]]:
+    """A configuration and overrides as `load_config` takes them: a file, and values by key."""
     if isinstance(config, Config):
         config = to_dict(config)
     if isinstance(config, Mapping):
-        yield from flatten(config)
-        return
-    problems: list[str] = []
-    for key, entry in read_entries(config, (), problems).items():
-        yield key, entry.value
-    if problems:
-        raise UserError("\n  ".join(["the configuration cannot be used:", *problems]))
-
-
-def _load(given: Mapping[str, Any]) -> Config:
-    return load_config(None, _as_overrides(given))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    if type(value).__module__ == "numpy":
-        return value.tolist()
-    raise TypeError(f"a {type(value).__name__} is not JSON")
-
-
-def _as_overrides(given: Mapping[str, Any]) -> list[str]:
-    """Overrides as of the command line: values in JSON, which is YAML."""
-    try:
-        return [
-            f"{key}={json.dumps(value, ensure_ascii=False, default=_plain)}"
-            for key, value in given.items()
-        ]
-    except (TypeError, ValueError) as error:
-        raise UserError(f"the configuration holds a value that YAML has not: {error}") from error
+        return None, dict(flatten(config)) | dict(flatten(overrides))
+    return config, dict(flatten(overrides))

@@ -1,16 +1,16 @@
 """The library as a program uses it: tables in memory, twice, from a thread, on a Ray it has."""
 
+import re
 import subprocess
 import sys
 import threading
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
 import bebert_ray as bb
-from bebert_ray.api import _as_overrides, as_table
+from bebert_ray.api import as_table
 from bebert_ray.errors import UserError
 
 SHORT = {
@@ -76,7 +76,7 @@ def test_sub_packages_do_not_hide_functions():
         ({"dev": pa.table({"text": ["a"]})}, r"dev: there is no train"),
         ({"train": pa.table({"text": ["a"], "label": [1]}), "dev": "dev.csv"}, r"dev: is a path"),
         ({"task": "sst2", "ensemble": {"membres": 2}}, r"did you mean ensemble\.members\?"),
-        ({"task": "sst2", "seed": object()}, r"a value that YAML has not"),
+        ({"task": "sst2", "seed": object()}, r"seed: YAML has no such value, it is of type object"),
         (
             {"train": pa.table({"text": ["a"], "label": [1]}), "data": {"path": "x.csv"}},
             "leave one",
@@ -99,8 +99,23 @@ def test_messages_have_bounds():
     assert len(str(refusal.value)) < 1000
 
 
-def test_numbers_of_numpy_are_numbers():
-    assert _as_overrides({"seed": np.int64(3), "x": np.float64(0.5)}) == ["seed=3", "x=0.5"]
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seed": "two"}, r'seed = "two": .*\(argument\)'),
+        ({"seed": {1, 2}}, r"seed: YAML has no such value, it is of type set \(argument\)"),
+        ({"note": "\ud800"}, r"note: is not UTF-8 text \(argument\)"),
+        ({"ensemble": {"tusks": 2}}, r"ensemble\.tusks: unknown key.* \(argument\)"),
+    ],
+)
+def test_messages_tell_arguments_from_lines_of_a_file(arguments, message, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("task: sst2\nhalf:\n  epocs: 1\n")
+    for call in (bb.train, bb.sweep):
+        with pytest.raises(UserError) as refusal:
+            call(file, quiet=True, **arguments)
+        assert re.search(message, str(refusal.value))
+        assert re.search(r"half\.epocs: unknown key.*mine\.yaml, line 3\)", str(refusal.value))
 
 
 @pytest.mark.parametrize(

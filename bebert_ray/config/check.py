@@ -18,10 +18,12 @@ from bebert_ray.errors import UserError, closest
 from bebert_ray.paths import hidden
 
 COMMAND_LINE = "command line"
+ARGUMENT = "argument"
+"""Where a value comes from that a Python program gave."""
 
 
 class Entry(NamedTuple):
-    """A value that was given, and where: `FILE, line N` or `command line`."""
+    """A value that was given, and where: `FILE, line N`, `command line` or `argument`."""
 
     value: Any
     where: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from bebert_ray.config.check import COMMAND_LINE, RUN, Entry, build, refuse
+from bebert_ray.config.check import ARGUMENT, COMMAND_LINE, RUN, Entry, build, refuse
 from bebert_ray.config.schema import Config
 from bebert_ray.errors import UserError, closest
 from bebert_ray.paths import expand, is_utf8
@@ -60,15 +61,20 @@ class _Dumper(yaml.SafeDumper):
     yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
 
-def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+Overrides = Sequence[str] | Mapping[str, Any]
+"""`key.sub=value` texts of a command line, or what a Python program gives, nested or dotted."""
+
+
+def load_config(path: str | Path | None = None, overrides: Overrides = ()) -> Config:
     """Builds the configuration of a run.
 
     Args:
         path: a YAML file, the name of a shipped one such as `mrpc`, or None for the defaults and
             overrides alone.
         overrides: `key.sub=value` texts, the value in YAML; where a key takes text, a value of
-            which YAML would leave a part out is taken as it is. They win over the file, and later
-            ones win over earlier ones.
+            which YAML would leave a part out is taken as it is. Or values by key, such as
+            `{"ensemble": {"members": 2}, "data.max_train": 100}`. They win over the file, and
+            later ones win over earlier ones.
 
     Raises:
         UserError: the file cannot be read or is not YAML, or some keys or values are not possible;
@@ -93,7 +99,7 @@ def parse_config(text: str, source: str) -> Config:
 
 
 def read_entries(
-    path: str | Path | None, overrides: Sequence[str], problems: list[str]
+    path: str | Path | None, overrides: Overrides, problems: list[str]
 ) -> dict[str, Entry]:
     """What a file and overrides give, by dotted key; nothing is checked but that it is YAML.
 
@@ -108,6 +114,8 @@ def read_entries(
     entries = {}
     if path is not None:
         entries = _parse_file(_read_file(find_config(path)), expand(str(path)), problems)
+    if isinstance(overrides, Mapping):
+        return entries | _read_values(overrides, problems)
     for override in overrides:
         entries |= _parse_override(override, problems)
     return entries
@@ -208,6 +216,30 @@ def _parse_override(override: str, problems: list[str]) -> dict[str, Entry]:
         reason = f"the value is not valid YAML, put it in quotes: {_reason(error)}"
         problems.append(f"{_cut(override)}: {reason} ({COMMAND_LINE})")
         return {}
+
+
+def _read_values(values: Mapping[str, Any], problems: list[str]) -> dict[str, Entry]:
+    """Entries of a program's values, which become those that YAML has: lists, numbers, texts."""
+    entries = {}
+    for key, value in flatten(values):
+        try:
+            text = json.dumps(value, ensure_ascii=False, default=_plain)
+        except (TypeError, ValueError, RecursionError) as error:
+            problems.append(f"{_cut(key)}: YAML has no such value, {str(error)[:100]} ({ARGUMENT})")
+            continue
+        if is_utf8(key + text):
+            entries[key] = Entry(json.loads(text), ARGUMENT)
+        else:
+            problems.append(f"{_cut(key)}: is not UTF-8 text ({ARGUMENT})")
+    return entries
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if type(value).__module__ == "numpy":
+        return value.tolist()
+    raise TypeError(f"it is of type {type(value).__name__}")
 
 
 def _scan(text: str) -> list[yaml.Token]:

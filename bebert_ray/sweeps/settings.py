@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
 from importlib.util import find_spec
@@ -15,7 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from bebert_ray.config import Config, to_dict
 from bebert_ray.config.check import RUN, Entry, Schema, build, refuse
-from bebert_ray.config.load import flatten, read_entries
+from bebert_ray.config.load import Overrides, flatten, read_entries
 from bebert_ray.config.schema import Count, TrainingConfig
 from bebert_ray.storage import Location
 from bebert_ray.sweeps.space import Point, Space, corners, own_point, read_space, settings_at
@@ -145,12 +144,12 @@ def trial_directory(sweep: Location, number: int) -> Location:
     return sweep / "trials" / f"{number:03d}"
 
 
-def load_sweep(path: str | Path | None, overrides: Sequence[str] = ()) -> Sweep:
+def load_sweep(path: str | Path | None, overrides: Overrides = ()) -> Sweep:
     """Builds a sweep from the configuration of a run that has a section `sweep` besides.
 
     Args:
-        path: a YAML file, or None for the defaults and overrides alone.
-        overrides: `key.sub=value` texts, which win over the file.
+        path: as in `load_config`.
+        overrides: as in `load_config`.
 
     Raises:
         UserError: something in it is not possible; one line for each, all at once.

@@ -33,7 +33,7 @@ from optuna.distributions import (
 )
 from optuna.trial import Trial
 
-from bebert_ray.config.check import COMMAND_LINE, RUN, Entry, did_you_mean
+from bebert_ray.config.check import ARGUMENT, COMMAND_LINE, RUN, Entry, did_you_mean
 
 SEARCHED = ("ensemble", "member")
 """The sections of a run that its shared stages do not depend on, but for `FIXED`."""
@@ -131,7 +131,7 @@ def read_space(entries: Mapping[str, Entry], problems: list[str]) -> Space:
         if reason := _cannot_be_searched(key):
             problems.append(f"sweep.space.{key}: {reason} ({entry.where})")
             continue
-        if key in dimensions and entry.where != COMMAND_LINE:
+        if key in dimensions and entry.where not in (COMMAND_LINE, ARGUMENT):
             problems.append(f"sweep.space.{key}: is given twice ({entry.where})")
         try:
             dimensions[key] = _dimension(key, kind, entry)
@@ -223,8 +223,8 @@ def _settings(section: str, kind: str, choices: Any) -> dict[str, dict[str, Any]
         for key in settings:
             if key not in RUN.leaves:
                 raise ValueError(f"{key} is unknown{did_you_mean(RUN, key)}")
-            if key in FIXED:
-                raise ValueError(f"{key} cannot be searched: {FIXED[key]}")
+            if reason := _cannot_be_searched(key):
+                raise ValueError(f"{key} {reason}")
         labels[", ".join(f"{name}={value}" for name, value in choice.items())] = settings
     if len(labels) < len(choices):
         raise ValueError("a choice is there twice")

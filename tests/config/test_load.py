@@ -3,7 +3,9 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -521,3 +523,20 @@ def test_a_deep_override_is_refused_soon() -> None:
     with pytest.raises(UserError, match="nested more than"):
         load_config(None, ["task=demo", "member.learning_rate=" + "[" * 50_000])
     assert time.process_time() - begun < 2
+
+
+def test_values_of_a_program_are_those_of_yaml() -> None:
+    config = load_config(
+        "mrpc",
+        {
+            "seed": np.int64(3),
+            "half": {"learning_rate": np.float64(0.5)},
+            "output": Path("runs", "mine"),
+            "data.text_columns": ("sentence1", "sentence2"),
+            "data": {"label_column": "label", "path": "x"},
+            "task": "custom",
+        },
+    )
+    assert (config.seed, config.half.learning_rate) == (3, 0.5)
+    assert config.output == "runs/mine"
+    assert config.data.text_columns == ("sentence1", "sentence2")
