@@ -67,11 +67,16 @@ def _stages(logits: ArrayLike, alphas: ArrayLike) -> list[Floats]:
     return staged(np.asarray(logits)[counted], share[counted])
 
 
+def _confidences(scores: Floats) -> NDArray[np.float32]:
+    """Of scores [n, K], [n]: in the precision in which a model compares them with its threshold."""
+    return scores.max(axis=1).astype(np.float32)
+
+
 def _answers(stages: list[Floats], threshold: float) -> tuple[Floats, NDArray]:
     scores, asked = stages[0].copy(), np.ones(len(stages[0]), np.int64)
     unsure = np.ones(len(scores), bool)
     for stage in stages[1:]:
-        unsure &= scores.max(axis=1) < threshold
+        unsure &= _confidences(scores) < np.float32(threshold)
         scores[unsure] = stage[unsure]
         asked[unsure] += 1
     return scores, asked
@@ -99,10 +104,11 @@ def choose(
     """
     stages = _stages(logits, alphas)
     least = score(stages[-1]) - loss
-    confidences = np.concatenate([stage.max(axis=1) for stage in stages])
+    confidences = np.concatenate([*map(_confidences, stages)])
     quantiles = np.quantile(confidences, np.linspace(0, 1, CANDIDATES))
     # Above the highest confidence all members are asked.
-    candidates = np.unique(np.append(quantiles, np.nextafter(confidences.max(), np.inf)))[::-1]
+    above = np.nextafter(confidences.max(), np.float32(np.inf))
+    candidates = np.unique(np.append(quantiles, above).astype(np.float32))[::-1]
     chosen = candidates[0]
     for threshold in candidates:
         if score(_answers(stages, threshold)[0]) < least:

@@ -92,10 +92,12 @@ def boost_round(
     * `out_of_fold`: those it was trained on, with `predictions.train` from models that did not see
       the example.
 
-    `config.floor` tempers the weights that are returned; they stay as they are after a member that
-    is perfect or worse than chance. A member's error is so measured with the
-    weights that it was trained with, and the few errors of a strong member cannot take all of the
-    weight.
+    Of s held-out examples, no error is half an error in s + 1: so few say nothing of a perfect
+    member, unless it makes no training error either.
+
+    `config.floor` tempers the weights that are returned, so that the few errors of a strong member
+    cannot take all of the weight; they stay as they are after a member that is perfect or worse
+    than chance.
 
     Args:
         config: method, learning rate, source of the errors, loss of AdaBoost.R2.
@@ -120,7 +122,10 @@ def boost_round(
     tempered = partial(temper, floor=config.floor)
     if config.errors == "holdout":
         judged = step(weights.selection, held_out_loss)
-        after = step(weights.train, train_loss, error=judged.error)
+        error = judged.error
+        if error == 0 and train_loss @ weights.train > 0:
+            error = 0.5 / (len(held_out_loss) + 1)
+        after = step(weights.train, train_loss, error=error)
         selection = tempered(judged.sample_weight)
     else:
         after, selection = step(weights.train, train_loss), weights.selection

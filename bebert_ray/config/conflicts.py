@@ -53,6 +53,13 @@ def find_conflicts(config: Config) -> Iterator[Conflict]:
             f"{augment.copies} copies of an example are too few for {members} members to have some "
             "of their own; set data.augment.copies to at least ensemble.members",
         )
+    if augment.per_member and config.ensemble.strategy == "A":
+        yield Conflict(
+            "data.augment.per_member",
+            ("ensemble.strategy",),
+            "members of strategy A learn from labels, which a copy need not have, and train on no "
+            "copies; leave it out, or set ensemble.strategy to B or C",
+        )
     if 0 < augment.copies < config.ensemble.trunks:
         yield Conflict(
             "data.augment.copies",
@@ -67,13 +74,15 @@ def find_conflicts(config: Config) -> Iterator[Conflict]:
             "a finished teacher (teacher.epochs=0) needs all its layers; leave it out, or train "
             "the teacher",
         )
-    if config.training.patience is not None and config.ensemble.schedule == "pipelined":
-        yield Conflict(
-            "training.patience",
-            ("ensemble.schedule",),
-            "members in rounds train for as many epochs as each other; leave it out, or set "
-            "ensemble.schedule=sequential",
-        )
+    for name in ("patience", "max_steps"):
+        limit = getattr(config.training, name)
+        if limit is not None and config.ensemble.schedule == "pipelined":
+            yield Conflict(
+                f"training.{name}",
+                ("ensemble.schedule",),
+                "the first rounds may use it up, and the later ones would train nothing; leave it "
+                "out, or set ensemble.schedule=sequential",
+            )
     yield from _schedule_conflicts(config)
     yield from _ensemble_conflicts(config)
     yield from _width_conflicts(config)

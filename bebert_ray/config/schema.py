@@ -132,7 +132,10 @@ class AugmentConfig:
         description="probability that a copy takes the place of its example in an epoch",
     )
     per_member: bool = Field(
-        default=False, strict=True, description="whether each member trains on copies of its own"
+        default=False,
+        strict=True,
+        description="whether each member trains on copies of its own; members of strategy A train "
+        "on none",
     )
     model: PathText | None = Field(
         default=None,

@@ -79,7 +79,8 @@ def is_no_better_than_chance(task: Task, scores: np.ndarray, labels: np.ndarray)
 
     For K classes: whether balanced accuracy (the mean recall of the classes that occur) is at most
     1/K. Unlike plain accuracy, it tells a model that finds some of a rare class from one that
-    finds none. For regression: whether the Pearson correlation is at most 0.
+    finds none; examples of a single class tell neither. For regression: whether the Pearson
+    correlation is at most 0.
 
     Args:
         task: As for `evaluate`.
@@ -90,6 +91,8 @@ def is_no_better_than_chance(task: Task, scores: np.ndarray, labels: np.ndarray)
     if task.is_regression:
         return bool(_pearson(predictions, labels)[0] <= 0)
     classes = np.unique(labels)
+    if len(classes) < 2:
+        return False
     recalls = [(predictions[0, labels == k] == k).mean() for k in classes]
     return bool(np.mean(recalls) <= 1 / len(classes))
 

@@ -81,8 +81,8 @@ def check_architecture(path: Path) -> dict[str, Any]:
 def check_labels(path: Path, labels: Sequence[str] | None) -> None:
     """Refuse a finished classifier of other labels than a task's, or of the same in other order.
 
-    Names such as LABEL_0 say nothing, and are taken for those of the task. Case, spaces and signs
-    are not compared.
+    Names such as LABEL_0 say nothing, and are taken for those of the task. Otherwise
+    names are compared as in `class_order`.
 
     Args:
         path: directory of the checkpoint.

@@ -14,6 +14,9 @@ from bebert_ray.nn.layers import BinaryEmbedding, BinaryLinear
 from bebert_ray.nn.quantizers import activation_quantizer
 from bebert_ray.nn.shape import Shape
 
+NEVER_NEGATIVE = ("relu", "relu2", "relu6")
+"""Activation functions whose output has one sign: one bit of it is 0 or 1."""
+
 
 class SignedGelu(nn.Module):
     """GELU whose zeros have the sign of the input: GELU(-20) is -0 on every processor.
@@ -57,7 +60,7 @@ def binarize_(
         elastic: whether one-bit activations have a learned scale and threshold.
         softmax: whether attention has a softmax before its weights are binarized to {0, 1}.
         two_sets: whether the FFN turns to ReLU, and what it puts out is binarized to {0, 1} and not
-            to {-1, 1}.
+            to {-1, 1}. Of a BERT with ReLU it always is.
     """
     if activation_bits > 1:
         elastic = softmax = two_sets = True
@@ -77,7 +80,8 @@ def binarize_(
         activation = "relu" if two_sets and activation_bits < 8 else model.config.hidden_act
         signed = activation == "gelu" and not two_sets
         layer.intermediate.intermediate_act_fn = SignedGelu() if signed else ACT2FN[activation]
-        layer.output.dense = binary(layer.output.dense, symmetric=not two_sets)
+        negative = not two_sets and activation not in NEVER_NEGATIVE
+        layer.output.dense = binary(layer.output.dense, symmetric=negative)
     bert.pooler.dense = binary(bert.pooler.dense)
     width = Shape.of(model.config).width
     Shape(width, "binary", activation_bits, elastic, softmax, two_sets).write_to(model.config)

@@ -10,8 +10,9 @@ from bebert_ray.errors import UserError
 def class_order(names: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...] | None:
     """Where in `names` each of `wanted` stands; None if the two are other classes.
 
-    Case, spaces and signs are not compared. Names such as LABEL_0, or 0, say nothing: they are
-    taken for the wanted ones by their numbers.
+    Case, spaces and punctuation are not compared, unless classes differ in nothing else, as -1
+    and 1 do. Names such as LABEL_0, or 0, say nothing: they are taken for the wanted ones by their
+    numbers.
 
     Args:
         names: of a model's classes, by index.
@@ -22,13 +23,17 @@ def class_order(names: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...] 
         (1, 0)
         >>> class_order(("LABEL_0", "LABEL_1"), ("bad", "good"))
         (0, 1)
+        >>> class_order(("1", "-1"), ("-1", "1"))
+        (1, 0)
         >>> class_order(("cat", "dog"), ("bad", "good")) is None
         True
     """
-    bare, numbers = [*map(_bare, names)], [*map(str, range(len(wanted)))]
-    for goal in ([*map(_bare, wanted)], numbers, [f"label{number}" for number in numbers]):
-        if sorted(bare) == sorted(goal):
-            return tuple(map(bare.index, goal))
+    numbers = [*map(str, range(len(wanted)))]
+    for goals in (wanted, numbers, [f"label{number}" for number in numbers]):
+        for form in (str.strip, _bare):
+            ours, goal = [*map(form, names)], [*map(form, goals)]
+            if sorted(ours) == sorted(goal) and len(set(ours)) == len(ours):
+                return tuple(map(ours.index, goal))
     return None
 
 

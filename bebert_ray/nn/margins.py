@@ -46,7 +46,7 @@ def redraw_margins_(model: nn.Module, seed: int) -> None:
     """Give the latent weights of all split linear layers new magnitudes, in place.
 
     Each half of a layer keeps its signs and its mean magnitude, and so the layer its function. The
-    magnitudes are those of a half-normal distribution of the same mean, in random order: 8 % of the
+    magnitudes are those of a half-normal distribution of the same mean, in random order: 6 % of the
     weights have a margin below a tenth of the mean, and which these are depends on `seed`.
 
     Embeddings keep theirs: a batch trains few of their rows, and members can share their bits.

@@ -159,7 +159,7 @@ def direction_losses(ours: Tensor, theirs: Tensor, pairs: Tensor) -> Tensor:
     """How far the tokens of a sentence differ in what they resemble: direction matching.
 
     With ``R = X X^T / |X X^T|``, X the queries, keys or values of a head and |.| the Frobenius
-    norm, the mean over heads of ``|R_ours - R_theirs|^2``, from 0 to 4. Norms say little of a
+    norm, the mean over heads of ``|R_ours - R_theirs|^2``, from 0 to 2. Norms say little of a
     binarized projection: only directions count.
 
     Args:

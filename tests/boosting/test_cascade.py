@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +58,17 @@ def test_the_held_out_score_falls_by_no_more_than_was_said(seed: int, loss: floa
     assert accuracy(scores) >= accuracy(combine(logits, alphas)) - loss - 1e-12
     assert asked.mean() == pytest.approx(cascade.members)
     assert cascade.members <= choose(logits, alphas, accuracy, 0.0).members
+
+
+def test_sure_members_are_told_apart_as_a_model_tells_them() -> None:
+    logits, labels, alphas = made(1)
+    for scale in (1, 20, 200):  # in float32 many confidences are 1
+        sure = (logits * scale).astype(np.float32)
+        cascade = choose(sure, alphas, lambda scores: float((scores.argmax(1) == labels).mean()))
+        assert np.float32(cascade.threshold) == cascade.threshold
+        _, asked = answers(sure, alphas, cascade.threshold)
+        confidence = torch.from_numpy(sure[0]).softmax(-1).amax(-1)
+        assert ((asked > 1) == (confidence < cascade.threshold).numpy()).mean() > 0.99
 
 
 def test_members_that_agree_are_asked_for_nothing() -> None:

@@ -82,6 +82,17 @@ def test_a_member_without_errors_is_perfect(errors):
     np.testing.assert_allclose(after.train, 0.25)
 
 
+def test_no_held_out_error_is_half_an_error():
+    right = Predictions(
+        CLASSES.train, CLASSES.train_labels, np.float32([RIGHT] * 5), np.zeros(5, int)
+    )
+    after, step = round_(settings(errors="holdout"), predictions=right)
+    _, one_wrong = round_(settings(errors="holdout"))
+    assert (step.status, step.error) == ("ok", pytest.approx(0.5 / 6))
+    assert step.alpha > one_wrong.alpha
+    assert after.train[0] > after.train[1], "what it gets wrong in training has more weight"
+
+
 @pytest.mark.parametrize("errors", ["train", "holdout", "out_of_fold"])
 def test_a_member_that_is_left_out_changes_no_weights(errors):
     wrong = Predictions(

@@ -354,6 +354,12 @@ CUSTOM = ("task=custom", "data.path=x.csv", "data.text_columns=[a]", "data.label
         (["task=mrpc", "ensemble.rounds=3"], ["ensemble.rounds"]),
         (["task=mrpc", "ensemble.method=bagging", "ensemble.rounds=3"], ["ensemble.rounds"]),
         ([*PIPELINED, "ensemble.errors=out_of_fold"], ["ensemble.errors"]),
+        ([*PIPELINED, "training.patience=2"], ["training.patience"]),
+        ([*PIPELINED, "training.max_steps=9"], ["training.max_steps"]),
+        (
+            ["task=mrpc", "data.augment.copies=8", "data.augment.per_member=true"],
+            ["data.augment.per_member"],
+        ),
         ([*PIPELINED, "ensemble.rounds=4"], ["ensemble.rounds"]),  # of 3 epochs
         (
             [*PIPELINED, "ensemble.errors=out_of_fold", "ensemble.rounds=4"],

@@ -75,6 +75,8 @@ def test_no_better_than_chance():
     three = np.array([0, 1, 2])
     assert is_no_better_than_chance(TASKS["mnli"], logits([2, 2, 2], 3), three)
     assert not is_no_better_than_chance(TASKS["mnli"], logits([0, 2, 2], 3), three)
+    for said in (np.zeros(3, int), np.ones(3, int)):
+        assert not is_no_better_than_chance(TASKS["cola"], logits(said), np.ones(3, int))
     scores = np.array([[0.1], [0.2]], np.float32)
     assert not is_no_better_than_chance(TASKS["stsb"], scores, np.array([1.0, 2.0], np.float32))
     assert is_no_better_than_chance(TASKS["stsb"], scores, np.array([2.0, 1.0], np.float32))

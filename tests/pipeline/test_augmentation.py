@@ -119,7 +119,9 @@ def test_what_training_alone_uses_makes_no_new_copies_and_all_else_does(runner):
     def found(**changes):
         config = prepared.config
         augment = replace(settings, **changes)
-        new = prepare(replace(config, data=replace(config.data, augment=augment), fresh=True))
+        ensemble = replace(config.ensemble, strategy="B" if augment.per_member else "A")
+        data = replace(config.data, augment=augment)
+        new = prepare(replace(config, data=data, ensemble=ensemble, fresh=True))
         return find_augmented(new)
 
     assert isinstance(found(share=0.9, per_member=True), Artifact)
@@ -184,7 +186,7 @@ def test_members_of_their_own_copies_need_enough_of_them():
             None,
             [
                 *("task=demo", "ensemble.members=3"),
-                *("data.augment.copies=2", "data.augment.per_member=true"),
+                *("data.augment.copies=2", "data.augment.per_member=true", "ensemble.strategy=B"),
             ],
         )
 
