@@ -178,8 +178,8 @@ def predict(
         request = _request(model, [file], output or Path(scratch, "scored"), options)
         try:
             if output is not None:
-                return run_scoring(request, progress)
-            outcome = score(request, progress)
+                return run_scoring(request, progress, here=True)
+            outcome = score(request, progress, here=True)
         except UserError as error:  # whoever gave a table knows of no file
             raise UserError(str(error).replace(str(file), "input")) from error
         if outcome.bad:
@@ -253,10 +253,11 @@ def _custom_task(
     """The keys of a run on examples that were given; fills `tables` with those in memory."""
     from bebert_ray.data.formats import listed
 
+    named = {key for key, entry in given.items() if entry.value is not None}
     for name, argument, key in (("train", train, "data.path"), ("dev", dev, "data.dev_path")):
-        if argument is not None and key in given and given[key].value is not None:
+        if argument is not None and key in named:
             raise UserError(f"{name}: is given, and {key} too; leave one of them out")
-    settings: dict[str, Any] = {} if "task" in given else {"task": "custom"}
+    settings: dict[str, Any] = {} if "task" in named else {"task": "custom"}
     if isinstance(train, str | Path):
         settings["data.path"] = str(train)
         if dev is not None:
@@ -269,7 +270,7 @@ def _custom_task(
         tables["dev"] = as_table(dev, "dev")
     settings["data.path"] = IN_MEMORY
     names = set(tables["train"].column_names)
-    if "data.text_columns" not in given:
+    if "data.text_columns" not in named:
         found = next((columns for columns in TEXT_COLUMNS if names >= set(columns)), None)
         if found is None:
             raise UserError(
@@ -277,7 +278,7 @@ def _custom_task(
                 'name the column with the texts, or the two of a pair: data={"text_columns": [...]}'
             )
         settings["data.text_columns"] = list(found)
-    if "data.label_column" not in given:
+    if "data.label_column" not in named:
         if "label" not in names:
             raise UserError(
                 f"train: has no column named label (it has {listed(sorted(names))}); name it: "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -20,6 +21,22 @@ class RunError(Exception):
 
 class Diverged(RunError):
     """A training came to NaN or infinity; with the same settings it will again."""
+
+
+@contextmanager
+def failing(what: str) -> Iterator[None]:
+    """Within the block work has begun: a `UserError`, such as of a full disk, is a `RunError`.
+
+    Args:
+        what: the step or file that fails then.
+
+    Raises:
+        RunError: in place of a UserError.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise RunError(f"{what} failed: {error}") from error
 
 
 def closest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:

@@ -17,6 +17,7 @@ from bebert_ray.cluster.resources import Allotments, allot, connected
 from bebert_ray.cluster.worker import Worker
 from bebert_ray.config import Config, to_yaml
 from bebert_ray.data.columns import Columns
+from bebert_ray.errors import failing
 from bebert_ray.pipeline.driver import Run, make_plan, results
 from bebert_ray.pipeline.prepare import Prepared, open_run, prepare
 from bebert_ray.pipeline.results import Results, to_json
@@ -122,7 +123,8 @@ def train(
             run = execute(prepared, allotments, progress)
             figures = results(run)
             text = to_json(figures.everything(), indent=2).encode()
-            if not keep(prepared.layout.results, text) and not run.started:
-                out.print("results.json was not what the run's artifacts say; written anew")
-            draw_report(figures, directory)
+            with failing("all steps are done; to write the results"):
+                if not keep(prepared.layout.results, text) and not run.started:
+                    out.print("results.json was not what the run's artifacts say; written anew")
+                draw_report(figures, directory)
     return figures

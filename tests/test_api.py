@@ -11,6 +11,7 @@ import pytest
 
 import bebert_ray as bb
 from bebert_ray.api import as_table
+from bebert_ray.config import load_config, to_dict
 from bebert_ray.errors import UserError
 
 SHORT = {
@@ -21,6 +22,9 @@ SHORT = {
     "ensemble": {"members": 2, "method": "bagging"},
     "resources": {"num_cpus": 1, "member": {"memory": 2e8}},
 }
+
+DEEP: dict[str, object] = {}
+DEEP["itself"] = DEEP
 
 
 @pytest.fixture
@@ -81,6 +85,7 @@ def test_sub_packages_do_not_hide_functions():
             {"train": pa.table({"text": ["a"], "label": [1]}), "data": {"path": "x.csv"}},
             "leave one",
         ),
+        ({"task": "sst2", "ensemble": DEEP}, r"is nested more than 20 deep"),
         ({"train": "a.csv", "dev": "b.csv", "data": {"dev_path": "c.csv"}}, "dev: is given, and"),
         ({"train": pd.DataFrame({"text": ["a"], "label": [10**30]})}, "train: cannot be read"),
         ({"train": pd.Series(["a"], name="text")}, "train: is a pandas.*Series; give"),
@@ -91,6 +96,20 @@ def test_bad_input(arguments, message, tmp_path):
     with pytest.raises(UserError, match=message):
         bb.train(quiet=True, output=str(tmp_path / "run"), **arguments)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_config_with_all_keys_is_one_without_columns(frame, settings, monkeypatch):
+    seen = []
+
+    def no_training(config, *_, tables):
+        seen.append((config.task, config.data.text_columns, config.data.label_column))
+        return object()
+
+    monkeypatch.setattr("bebert_ray.run.train", no_training)
+    whole = to_dict(load_config(None, {"task": "sst2", "output": settings["output"]}))
+    del whole["task"]
+    bb.train(whole, train=frame)
+    assert seen == [("custom", ("text",), "label")]
 
 
 def test_messages_have_bounds():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 from types import FrameType
@@ -42,15 +44,36 @@ def run_job(job: Callable[[], None]) -> int:
     try:
         job()
     except (UserError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        _tell(f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted; give the same command again to go on", file=sys.stderr)
+        _tell("interrupted; give the same command again to go on")
         return 128 + received[0]
+    except OSError as error:
+        if not _drop_stdout():
+            raise
+        if not isinstance(error, BrokenPipeError):  # `| head` has read what it wanted
+            _tell(f"error: cannot write to stdout: {error.strerror}")
+        return 1
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0
+
+
+def _tell(text: str) -> None:
+    with suppress(OSError):  # stderr may be what is gone
+        print(text, file=sys.stderr, flush=True)
+
+
+def _drop_stdout() -> bool:
+    """Whether stdout cannot be written to; if so, what it still holds is lost without an error."""
+    try:
+        print(flush=True)  # a line, since what could not be written may be gone
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def make_parser(

@@ -39,7 +39,7 @@ from bebert_ray.cluster.worker import Worker, worker_environment
 from bebert_ray.config.recipes import is_rival, kind_of
 from bebert_ray.data.columns import Columns
 from bebert_ray.data.copies import COPIES, Copies
-from bebert_ray.errors import Diverged, RunError, UserError
+from bebert_ray.errors import Diverged, RunError, UserError, failing
 from bebert_ray.pipeline.driver import found
 from bebert_ray.pipeline.layout import CHECKPOINTS
 from bebert_ray.pipeline.members import keep_weights
@@ -173,7 +173,8 @@ class Pool:
             step = steps.pop()
             known = found(step)
             if step.member is not None:
-                kept = keep_weights(step, self._prepared.directory)
+                with failing(step.name):
+                    kept = keep_weights(step, self._prepared.directory)
                 if not kept and not isinstance(known, Miss):
                     self._note(step, f"weights/{step.path.name}.npy was damaged; written anew")
             if isinstance(known, Miss):

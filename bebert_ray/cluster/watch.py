@@ -64,7 +64,8 @@ def watched(lifelines: Sequence[Lifeline]) -> Iterator[None]:
     """End the block with an error when one of the processes has been away for too long.
 
     The block is ended by SIGINT where it runs on the main thread, whose handler must raise
-    KeyboardInterrupt, as Python's own does; on another thread by an exception that is raised there.
+    KeyboardInterrupt, as Python's own does, or have the block end; on another thread by an
+    exception that is raised there.
 
     Args:
         lifelines: the processes.
@@ -83,6 +84,8 @@ def watched(lifelines: Sequence[Lifeline]) -> Iterator[None]:
         if watch.lost is not None:
             raise RayLost(str(watch.lost)) from error
         raise
+    if watch.lost is not None:
+        raise RayLost(str(watch.lost))
 
 
 class _Watch:

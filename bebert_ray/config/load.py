@@ -357,7 +357,13 @@ def _reason(error: Exception) -> str:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value under its dotted key."""
+    """Every value under its dotted key.
+
+    Raises:
+        UserError: they are nested too deep, or hold themselves.
+    """
+    if prefix.count(".") > MOST_DEPTH:
+        raise UserError(f"{_cut(prefix)}: is nested more than {MOST_DEPTH} deep")
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{name}.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
+from typing import Any
 
 from rich.console import Console
 
@@ -17,6 +19,20 @@ def print_anything() -> None:
             reconfigure(errors="replace")
 
 
+class _Progress(Console):
+    """Progress that nobody can read any more, of a closed pipe or on a full disk, is left out.
+
+    The work that it tells of goes on.
+    """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        with suppress(OSError):
+            super().print(*objects, **options)
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 def console(*, stderr: bool = False, quiet: bool = False) -> Console:
     """A console that prints text as it is: a path may hold brackets.
 
@@ -28,7 +44,7 @@ def console(*, stderr: bool = False, quiet: bool = False) -> Console:
     """
     print_anything()
     file = sys.stderr if stderr else sys.stdout
-    return Console(
+    return (_Progress if stderr else Console)(
         file=file,
         quiet=quiet,
         width=None if file.isatty() else 120,

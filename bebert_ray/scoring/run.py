@@ -96,13 +96,13 @@ class Outcome:
         }
 
 
-def predict(request: Request, progress: Console) -> Outcome:
+def predict(request: Request, progress: Console, *, here: bool = False) -> Outcome:
     """Score what is not scored yet, and look whether any row is; see `score`.
 
     Raises:
         RunError: Every row is bad.
     """
-    outcome = score(request, progress)
+    outcome = score(request, progress, here=here)
     if outcome.bad == count_rows(outcome.parts):
         lists = outcome.output / BAD_ROWS
         raise RunError(
@@ -112,12 +112,13 @@ def predict(request: Request, progress: Console) -> Outcome:
     return outcome
 
 
-def score(request: Request, progress: Console) -> Outcome:
+def score(request: Request, progress: Console, *, here: bool = False) -> Outcome:
     """Score what is not scored yet.
 
     Args:
         request: What is to be scored.
         progress: Where progress is printed.
+        here: On this machine of the cluster alone; no other one has the input.
 
     Raises:
         UserError: Something in the input is wrong.
@@ -164,7 +165,7 @@ def score(request: Request, progress: Console) -> Outcome:
         if left:
             try:
                 with connected(ResourcesConfig()):
-                    seconds, found = _score(job, left, request.workers, progress)
+                    seconds, found = _score(job, left, request.workers, progress, here)
             except UserError:
                 abandon(output)
                 raise
@@ -230,12 +231,12 @@ def print_figures(figures: dict[str, Any], console: Console) -> None:
 
 
 def _score(
-    job: Job, parts: list[Part], workers: int | None, progress: Console
+    job: Job, parts: list[Part], workers: int | None, progress: Console, here: bool
 ) -> tuple[float, dict[str, int]]:
     """Score parts and print progress; returns the seconds, and how many rows of each are bad."""
     start = shown = time.monotonic()
     done, rows, found = 0, count_rows(parts), {}
-    for part, bad in scored(job, parts, workers):
+    for part, bad in scored(job, parts, workers, here):
         found[part.name] = bad
         done += part.span.rows
         now = time.monotonic()

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from bebert_ray.data.formats import Added, format_of, shown
+from bebert_ray.errors import failing
 from bebert_ray.paths import is_utf8
 from bebert_ray.scoring.classifier import Card, Classifier
 from bebert_ray.scoring.parts import Part, check_unchanged
@@ -54,7 +55,8 @@ def score_part(job: Job, classifier: Classifier, part: Part) -> int:
         How many rows are bad.
 
     Raises:
-        UserError: The input cannot be read or has changed, or the output cannot be written.
+        UserError: The input cannot be read or has changed.
+        RunError: The output cannot be written.
     """
     source, kind = Location.parse(part.source), format_of(part.name)
     planned = job.inputs.get(part.source)
@@ -71,12 +73,14 @@ def score_part(job: Job, classifier: Classifier, part: Part) -> int:
     finite = np.isfinite(scores).all(axis=1)
     bad += [(rows.numbers[kept[i]], _NOT_FINITE) for i in np.flatnonzero(~finite)]
     kept = [kept[i] for i in np.flatnonzero(finite)]
-    if bad:
-        lines = [{"file": part.source, "row": row, "reason": reason} for row, reason in sorted(bad)]
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        write_atomic(job.output / part.bad_rows, text)
     added = _partition(part, source, len(kept)) | job.card.columns(scores[finite], job.prefix)
-    write_atomic(job.output / part.name, kind.write(rows.data, kept, added))
+    content = kind.write(rows.data, kept, added)
+    with failing(part.name):
+        if bad:
+            lines = [{"file": part.source, "row": row, "reason": why} for row, why in sorted(bad)]
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            write_atomic(job.output / part.bad_rows, text)
+        write_atomic(job.output / part.name, content)
     return len(bad)
 
 

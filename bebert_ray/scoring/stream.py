@@ -23,6 +23,7 @@ import ray.data
 import torch
 from ray.data import ActorPoolStrategy, DataContext
 from ray.data.block import BlockAccessor
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bebert_ray.cluster.worker import worker_environment
 from bebert_ray.errors import RunError, UserError
@@ -31,28 +32,43 @@ from bebert_ray.scoring.parts import Part
 from bebert_ray.scoring.score import Job, score_part
 
 
-def scored(job: Job, parts: list[Part], workers: int | None = None) -> Iterator[tuple[Part, int]]:
+def scored(
+    job: Job, parts: list[Part], workers: int | None = None, here: bool = False
+) -> Iterator[tuple[Part, int]]:
     """Score parts on the Ray that this process is connected to.
 
     Args:
         job: What all parts have in common.
         parts: At least one.
         workers: Number of processes; by default one a GPU, or one a CPU if there are none.
+        here: On this machine alone, which has the input on a disk of its own.
 
     Yields:
         Each part when it is done, and how many of its rows are bad.
 
     Raises:
-        UserError: The model cannot be loaded, the input not be read or the output not be written.
+        UserError: The model cannot be loaded, or the input not be read; or there is no CPU.
         RunError: No part was done for half an hour, as when a part needs more memory than there is
-            and its process dies again and again; or Ray failed.
+            and its process dies again and again; the output cannot be written; or Ray failed.
     """
     context = DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the caller reports errors
+    placed: dict[str, Any] = {}
     has = ray.cluster_resources()
-    gpus = int(has.get("GPU", 0))
-    size = min(workers or gpus or int(has["CPU"]), len(parts))
+    if here:
+        node = ray.get_runtime_context().get_node_id()
+        has = next(each["Resources"] for each in ray.nodes() if each["NodeID"] == node)
+        placed = {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
+    cpus, gpus = int(has.get("CPU", 0)), int(has.get("GPU", 0))
+    if not cpus:
+        raise UserError(
+            "rows in memory are scored on this machine, and Ray has no CPU of it; write them to a "
+            "file that all machines see, and give its path"
+            if here
+            else "the cluster has no CPU at the moment; give the command again when it has machines"
+        )
+    size = min(workers or gpus or cpus, len(parts), cpus if here else len(parts))
     # As JSON: Arrow would give each part the partition columns of all.
     entries = [{"part": json.dumps(asdict(part))} for part in parts]
     rows = ray.data.from_items(entries, override_num_blocks=len(parts))
@@ -64,11 +80,12 @@ def scored(job: Job, parts: list[Part], workers: int | None = None) -> Iterator[
         num_cpus=1,
         num_gpus=1 if gpus else 0,
         runtime_env={"env_vars": worker_environment(1, gpu=1 if gpus else 0)},
+        **placed,
     )
     by_name = {part.name: part for part in parts}
     for outcome in _told(_rows_of(outcomes)):
         if outcome["error"]:
-            raise UserError(outcome["error"])
+            raise (UserError if outcome["is_input"] else RunError)(outcome["error"])
         yield by_name[outcome["name"]], outcome["bad"]
 
 
@@ -101,13 +118,13 @@ class _Scorer:
     def __call__(self, entry: dict[str, Any]) -> dict[str, Any]:
         """Score a part; an error of the input is in the outcome, since Ray would wrap it."""
         part = Part.parse(json.loads(entry["part"]))
-        bad, problem = 0, ""
+        bad, problem, is_input = 0, "", True
         try:
             if self._classifier is None:
                 self._classifier = Classifier(
                     self._job.model, self._job.batch_size, self._job.cascade
                 )
             bad = score_part(self._job, self._classifier, part)
-        except UserError as error:
-            problem = str(error)
-        return {"name": part.name, "bad": bad, "error": problem}
+        except (UserError, RunError) as error:
+            problem, is_input = str(error), isinstance(error, UserError)
+        return {"name": part.name, "bad": bad, "error": problem, "is_input": is_input}

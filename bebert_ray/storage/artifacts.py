@@ -190,13 +190,16 @@ def discard(place: Path | Location, files: Collection[str] = ()) -> None:
     record = _read_record(location)
     if isinstance(record, Miss) and not files:
         return
-    listed = {*(files if isinstance(record, Miss) else record.files), RECORD}
+    listed = {*(files if isinstance(record, Miss) else record.files)} - {RECORD}
     with explained("delete", location):
+        # The record last: it tells, after a kill in between, whose the other files are.
         if not location.is_local:
             copies.forget(location)
             copies.prune(location, listed)
+            copies.prune(location, {RECORD})
             return
         disk.delete_files(location.local, listed)
+        disk.delete_files(location.local, {RECORD})
         if not files and location.local.is_dir():
             # Others' files are there: the next artifact takes its place beside them.
             disk.write_file(location.local / RECORD, UNFINISHED)
@@ -294,7 +297,8 @@ def _verify(location: Location, record: _Record) -> Artifact | Miss:
             path, damage = _copy(
                 location,
                 record,
-                lambda path: copies.download(location, record.files, path),
+                # With the record, as `local_copy` has it: a copy is the same whoever makes it.
+                lambda path: copies.download(location, [*record.files, RECORD], path),
             )
     return Miss(f"damaged: {damage}") if damage else _artifact(location, path, record)
 

@@ -185,7 +185,7 @@ def link(source: Path, target: Path | Location) -> None:
 
 
 @contextmanager
-def lock(place: Path | Location, patience: float = 0.0) -> Iterator[None]:
+def lock(place: Path | Location, patience: float = 0.5) -> Iterator[None]:
     """Hold a directory, made if need be, for this process; the end of the process frees it.
 
     Only a local directory can be held, or one on a shared disk. Object stores have no locks: there
@@ -193,7 +193,8 @@ def lock(place: Path | Location, patience: float = 0.0) -> Iterator[None]:
 
     Args:
         place: the directory.
-        patience: seconds to wait for the process that holds it, which may be about to end.
+        patience: seconds to wait for the process that holds it, which may be about to end, or only
+            look who holds it, see `lock_holder`.
 
     Raises:
         UserError: another process holds it, or it cannot be written to.
@@ -213,7 +214,7 @@ def lock(place: Path | Location, patience: float = 0.0) -> Iterator[None]:
             while not _taken(file):
                 if time.monotonic() >= deadline:
                     raise _in_use(directory, _holder(file))
-                time.sleep(0.2)
+                time.sleep(0.05)
             # For people only. The file stays: deleting it would race with the next process.
             os.ftruncate(file, 0)
             os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)

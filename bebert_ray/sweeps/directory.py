@@ -14,7 +14,7 @@ from bebert_ray.pipeline.layout import CONFIG, LOCK, REPORT, RESULTS
 from bebert_ray.pipeline.ownership import clear_run, remove_empty
 from bebert_ray.pipeline.prepare import Prepared
 from bebert_ray.pipeline.results import to_json
-from bebert_ray.storage import Location, Miss, keep, names, read, remove
+from bebert_ray.storage import Location, Miss, check_unlocked, keep, names, read, remove
 from bebert_ray.storage import sweep as sweep_drafts
 from bebert_ray.storage.records import NewerVersion, opened, sealed
 from bebert_ray.sweeps.records import Record, read_records
@@ -97,9 +97,17 @@ def check_data(sweep: Sweep, shared: Prepared) -> None:
 
 
 def open_directory(sweep: Sweep) -> None:
-    """Enter the directory, whose lock is held, and empty it if the sweep starts afresh."""
+    """Enter the directory, whose lock is held, and empty it if the sweep starts afresh.
+
+    Raises:
+        UserError: it is not this sweep's, or somebody trains one of its runs by itself.
+    """
     directory = sweep.directory
     check_directory(sweep)
+    trials = directory / "trials"
+    runs = [trials / name for name in names(trials) if _TRIAL.fullmatch(name)]
+    for run in (directory / "shared", directory / "best", *runs):
+        check_unlocked(run)
     directory.local.mkdir(parents=True, exist_ok=True)
     sweep_drafts(directory)
     if sweep.config.fresh:

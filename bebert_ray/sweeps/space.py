@@ -131,7 +131,9 @@ def read_space(entries: Mapping[str, Entry], problems: list[str]) -> Space:
         if reason := _cannot_be_searched(key):
             problems.append(f"sweep.space.{key}: {reason} ({entry.where})")
             continue
-        if key in dimensions and entry.where not in (COMMAND_LINE, ARGUMENT):
+        before = dimensions[key].where if key in dimensions else ""
+        wins = entry.where == COMMAND_LINE or (entry.where == ARGUMENT != before)
+        if before and not wins:
             problems.append(f"sweep.space.{key}: is given twice ({entry.where})")
         try:
             dimensions[key] = _dimension(key, kind, entry)

@@ -134,3 +134,40 @@ def test_a_user_without_a_home_directory_can_start_ray(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert not os.path.exists(done.stdout.strip())  # it was temporary
+
+
+WRITES = """
+import json, sys
+from bebert_ray.cli.common import console, run_job
+
+def job():
+    progress, out = console(stderr=True), console()
+    for number in range(3000):
+        progress.print(f"line {number}", "x" * 50)
+    with open(sys.argv[1], "w") as file:
+        file.write("done")
+    for number in range(3000):
+        print(json.dumps("y" * 50), flush=True)
+
+sys.exit(run_job(job))
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "message"),
+    [
+        ("{} 2>&1 >/dev/null | head -n 1 | wc -l; exit ${{PIPESTATUS[0]}}", 0, "1\n"),
+        ("{} 2>/dev/full >/dev/null", 0, ""),
+        ("{} 2>/dev/null | head -n 1 | wc -l; exit ${{PIPESTATUS[0]}}", 1, "1\n"),
+        ("{} 2>&1 >/dev/full | tail -n 1; exit ${{PIPESTATUS[0]}}", 1, "error: cannot write to "),
+    ],
+)
+def test_work_goes_on_when_nobody_reads_its_progress(tmp_path, command, code, message):
+    done = tmp_path / "done"
+    call = f"{sys.executable} -c '{WRITES}' {done}"
+    ended = subprocess.run(
+        ["bash", "-c", command.format(call)], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == code, ended
+    assert ended.stdout.startswith(message) and ended.stderr == ""
+    assert done.read_text() == "done"

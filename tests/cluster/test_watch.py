@@ -74,9 +74,18 @@ def test_work_that_hears_nothing_is_told_on_stderr(
     signal.signal(signal.SIGINT, lambda *_: None)
     line = head(server)
     server.close()
-    with watched([line]):
+    with pytest.raises(RunError, match=GONE), watched([line]):
         time.sleep(1.5)
     assert capsys.readouterr().err == f"error: {line}\n"
+
+
+def test_work_that_ends_politely_has_failed_too(server: socket.socket) -> None:
+    told = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: told.set())
+    line = head(server)
+    server.close()
+    with pytest.raises(RunError, match=GONE), watched([line]):
+        assert told.wait(10)
 
 
 def test_one_that_is_there_disturbs_nothing(server: socket.socket) -> None:

@@ -46,7 +46,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     taken: list[str] = []
 
-    def scored(job, parts, workers):
+    def scored(job, parts, workers, here):
         model = classifier.Classifier(job.model, job.batch_size)
         for part in parts:
             taken.append(part.name)

@@ -152,8 +152,8 @@ def disturbed(without_ray, monkeypatch):
     scored = module.scored
 
     def disturb(number, what):
-        def scored_and_disturbed(job, parts, workers):
-            for count, outcome in enumerate(scored(job, parts, workers)):
+        def scored_and_disturbed(job, *arguments):
+            for count, outcome in enumerate(scored(job, *arguments)):
                 if count == number:
                     what()
                 yield outcome
@@ -211,7 +211,7 @@ def test_a_link_in_place_of_the_lists_is_not_written_through(request_, without_r
         pass
     (tmp_path / "out" / "_predict.json").symlink_to(tmp_path / "nowhere.json")
     (tmp_path / "out" / "_bad_rows").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="symbolic link"):
+    with pytest.raises(RunError, match="symbolic link"):
         run(request_)
     assert not list((tmp_path / "elsewhere").iterdir())
 

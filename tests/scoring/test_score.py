@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bebert_ray.errors import RunError, UserError
 from bebert_ray.scoring.classifier import Classifier, read_card
 from bebert_ray.scoring.parts import Part, find_sources, open_output
 from bebert_ray.scoring.score import Job, score_part
@@ -137,3 +138,14 @@ def test_labels_that_would_break_tsv_are_escaped(classifier, tmp_path):
     lines = (tmp_path / "out" / "part-000000.tsv").read_text().removesuffix("\n").split("\n")
     assert lines[0] == "text\tlabel\tprobability_a\\tb\tprobability_c\\nd"
     assert [line.count("\t") for line in lines] == [3, 3, 3]
+
+
+def test_an_output_that_cannot_be_written_is_no_bad_input(score, tmp_path, monkeypatch):
+    (tmp_path / "in.csv").write_text("text\ngood\n")
+
+    def full(place, _):
+        raise UserError(f"cannot write {place}: No space left on device")
+
+    monkeypatch.setattr("bebert_ray.scoring.score.write_atomic", full)
+    with pytest.raises(RunError, match=r"part-000000\.csv failed: cannot write .*No space left"):
+        score(tmp_path / "in.csv")

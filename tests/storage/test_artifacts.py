@@ -463,3 +463,38 @@ def test_an_artifact_of_a_newer_version_is_refused_and_stays_as_it_is(tmp_path):
         with pytest.raises(UserError, match="made by a newer version"):
             use()
     assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+
+
+class Killed(BaseException):
+    """In place of a kill."""
+
+
+def test_a_discard_that_is_killed_leaves_its_record(place, monkeypatch):
+    commit(place, "half", OLD, writing())
+    delete_files, prune = artifacts.disk.delete_files, artifacts.copies.prune
+    for module, name, delete in (
+        (artifacts.disk, "delete_files", delete_files),
+        (artifacts.copies, "prune", prune),
+    ):
+
+        def once(where, names, delete=delete):
+            delete(where, names)
+            raise Killed
+
+        monkeypatch.setattr(module, name, once)
+    with pytest.raises(Killed):
+        storage.discard(place)
+    monkeypatch.undo()
+    assert find(place, OLD).reason.startswith("damaged")
+    assert isinstance(commit(place, "half", NEW, writing()), Artifact), "it is still ours"
+
+
+def test_a_copy_is_the_same_whoever_made_it(bucket):
+    commit(bucket, "model", OLD, writing())
+    made = []
+    for first in (lambda: fetch(bucket).path, lambda: storage.local_copy(bucket)):
+        artifacts.copies.forget(bucket)
+        first()
+        path = storage.local_copy(bucket)
+        made.append(sorted(each.relative_to(path).as_posix() for each in path.rglob("*")))
+    assert made[0] == made[1]

@@ -5,6 +5,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -142,6 +143,16 @@ def test_the_lock_names_no_one_while_the_holder_has_not_signed(tmp_path):
             pass
 
 
+def test_a_look_at_the_lock_is_waited_for(tmp_path):
+    with storage.lock(tmp_path):
+        pass
+    file = os.open(tmp_path / ".lock", os.O_RDONLY)
+    fcntl.flock(file, fcntl.LOCK_SH)  # as `lock_holder` does, for an instant
+    threading.Timer(0.1, os.close, [file]).start()
+    with storage.lock(tmp_path):
+        pass
+
+
 def test_what_is_remote_has_no_lock(bucket, mount):
     for place in (bucket, mount):
         with storage.lock(place), storage.lock(place):
@@ -151,7 +162,7 @@ def test_what_is_remote_has_no_lock(bucket, mount):
 def test_who_is_patient_gets_the_lock_once_it_is_free(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from bebert_ray import storage\n"
-        "with storage.lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(0.5)"
+        "with storage.lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(3)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True

@@ -6,7 +6,7 @@ import pytest
 
 from bebert_ray.errors import UserError
 from bebert_ray.pipeline.config_file import keep_config
-from bebert_ray.storage import Location
+from bebert_ray.storage import Location, lock
 from bebert_ray.sweeps.directory import check_data, check_directory, open_directory, plan, to_run
 from bebert_ray.sweeps.records import Record
 from bebert_ray.sweeps.settings import Sweep, load_sweep
@@ -114,3 +114,15 @@ def test_fresh_starts_over(tmp_path: Path) -> None:
     open_directory(sweep_in(tmp_path, "fresh=true", "seed=7"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sweep.json"]
     assert json.loads((tmp_path / "sweep.json").read_text())["run"]["seed"] == 7
+
+
+def test_a_trial_that_somebody_trains_is_left_alone(tmp_path: Path) -> None:
+    open_directory(sweep_in(tmp_path))
+    trial = tmp_path / "trials" / "003"
+    draft = trial / "members" / "000.0.tmp"
+    for overrides in ((), ("fresh=true",)):
+        with lock(trial):
+            draft.mkdir(parents=True, exist_ok=True)
+            with pytest.raises(UserError, match=r"trials/003 is in use by process \d+"):
+                open_directory(sweep_in(tmp_path, *overrides))
+            assert draft.exists()

@@ -97,3 +97,9 @@ def test_a_tracker_that_is_not_installed(name: str, monkeypatch: pytest.MonkeyPa
 def test_problems_of_the_run_the_search_and_the_space_are_told_at_once() -> None:
     lines = message("width=7", "sweep.trials=x", "sweep.space.width.uniform=[0, 1]").splitlines()
     assert len(lines) == 4
+
+
+def test_two_ranges_of_one_key_in_a_dictionary_are_one_too_many() -> None:
+    rates = {"uniform": [1e-5, 1e-3], "choice": [1e-4]}
+    with pytest.raises(UserError, match=r"learning_rate: is given twice \(argument\)"):
+        load_sweep(None, {"task": "demo", "sweep": {"space": {"member.learning_rate": rates}}})
