@@ -23,7 +23,6 @@ import ray.data
 import torch
 from ray.data import ActorPoolStrategy, DataContext
 from ray.data.block import BlockAccessor
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bebert_ray.cluster.worker import worker_environment
 from bebert_ray.errors import RunError, UserError
@@ -59,7 +58,7 @@ def scored(
     if here:
         node = ray.get_runtime_context().get_node_id()
         has = next(each["Resources"] for each in ray.nodes() if each["NodeID"] == node)
-        placed = {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
+        placed = {"label_selector": {"ray.io/node-id": node}}
     cpus, gpus = int(has.get("CPU", 0)), int(has.get("GPU", 0))
     if not cpus:
         raise UserError(

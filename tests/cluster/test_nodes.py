@@ -14,10 +14,12 @@ from bebert_ray.cluster.pool import Pool
 from bebert_ray.cluster.resources import allot, live_nodes
 from bebert_ray.cluster.worker import Worker
 from bebert_ray.config import load_config
+from bebert_ray.errors import UserError
 from bebert_ray.pipeline.driver import Run
 from bebert_ray.pipeline.prepare import open_run, prepare
 from bebert_ray.pipeline.steps import Step
 from bebert_ray.reporting.progress import Board
+from bebert_ray.scoring.stream import scored
 from bebert_ray.storage import commit
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -122,3 +124,8 @@ def test_workers_need_no_path_of_the_driver(pool, tmp_path):
     assert [artifact.stage for artifact in done] == ["teacher"]
     config = (done[0].path / "config.json").read_text()
     assert str(tmp_path / "checkpoint") in config, "the same bytes as from the checkpoint itself"
+
+
+def test_rows_in_memory_need_a_cpu_of_the_machine_that_has_them(cluster):
+    with pytest.raises(UserError, match="Ray has no CPU of it; write them to a file"):
+        next(scored(None, [], here=True))
