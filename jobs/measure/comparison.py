@@ -293,11 +293,11 @@ def print_comparison(groups: Sequence[Group], console: Console, resamples: int) 
     """Print means over seeds, each seed, and what the ensembles gain."""
     first = groups[0].runs[0]
     what = f"{first.task}, {first.dev[0]} {first.metric}".replace("_", " ")
-    print_rows(mean_rows(groups), console, f"{what}: means over seeds")
+    print_columns(mean_rows(groups), console, f"{what}: means over seeds")
     if any(len(group.runs) > 1 for group in groups):
         sizes = ensemble_sizes(groups)
         rows = [row for group in groups for row in seed_rows(group, sizes)]
-        print_rows(rows, console, f"{what}: each seed")
+        print_columns(rows, console, f"{what}: each seed")
     for group in groups:
         found = gains(group, groups[0], resamples)
         if not found:
@@ -337,6 +337,24 @@ def print_rows(rows: Sequence[dict[str, Any]], console: Console, title: str | No
     for row in rows:
         table.add_row(*(_cell(head, row.get(head)) for head in heads))
     console.print(table)
+
+
+COLUMNS = 8
+"""Runs in a table whose rows are figures; more would not fit into the lines of a log."""
+
+
+def print_columns(rows: Sequence[dict[str, Any]], console: Console, title: str) -> None:
+    """Print dicts as the columns of tables, each headed by its first value."""
+    for start in range(0, len(rows), COLUMNS):
+        part = rows[start : start + COLUMNS]
+        first, *names = dict.fromkeys(name for row in part for name in row)
+        table = Table(title=title, title_justify="left")
+        table.add_column(first, no_wrap=True)
+        for row in part:
+            table.add_column(row[first], justify="right", overflow="fold")
+        for name in names:
+            table.add_row(name, *(_cell(name, row.get(name)) for row in part))
+        console.print(table)
 
 
 def _settings(run: Results) -> Settings:

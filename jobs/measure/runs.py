@@ -27,7 +27,7 @@ from bebert_ray.pipeline.shared import link_stages
 from bebert_ray.reporting.events import DRIVER, Event, read_events
 from bebert_ray.run import execute
 from bebert_ray.storage import Location, lock
-from measure.comparison import Group, mean_rows, print_rows
+from measure.comparison import Group, mean_rows, print_columns, print_rows
 
 Load = Callable[..., Config]
 Tell = Callable[[str], None]
@@ -284,7 +284,8 @@ def kinds_summary(made: dict[str, list[Results]]) -> dict[str, Any]:
 
 def print_kinds(made: dict[str, list[Results]], console: Console) -> None:
     """Print scores and sizes of each kind; means over seeds."""
-    print_rows(mean_rows([Group(kind, runs) for kind, runs in made.items()]), console)
+    rows = mean_rows([Group(kind, runs) for kind, runs in made.items()])
+    print_columns(rows, console, "means over seeds")
 
 
 def _cost(run: Results, name: str) -> Total:

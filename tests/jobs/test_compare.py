@@ -174,6 +174,8 @@ def test_the_job_prints_tables_and_a_picture(keep, tmp_path, capsys):
     assert run_job(lambda: compare.main(arguments)) == 0
     text = capsys.readouterr().out
     assert "sst2, dev accuracy: means over seeds" in text
+    assert re.search(r"mean member +│ +0\.7500 │ +0\.7500", text), "no figure is cut"
+    assert "…" not in text
     assert "sst2, dev accuracy: each seed" in text
     assert "bits=1-1-4: paired bootstrap over 200 examples and 1 seed" in text
     assert re.search(r"mean member +│ +\+0.1500 │ \+0", text)
