@@ -98,6 +98,7 @@ def seen_by(pool, members):
     return seen
 
 
+@pytest.mark.slow
 def test_six_members_share_four_gpus_and_each_sees_its_own(pool):
     made = pool(Seeing, *BAGGING)
     need = made._allotments.member

@@ -93,6 +93,7 @@ def test_help_needs_neither_torch_nor_ray():
 
 
 @pytest.mark.cluster
+@pytest.mark.slow  # a minute; what a kill leaves is tested without Ray in tests/scoring
 def test_killed_and_given_again_it_ends_with_every_row_once(arguments, tmp_path):
     def start():
         return subprocess.Popen(
