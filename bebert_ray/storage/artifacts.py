@@ -191,15 +191,13 @@ def discard(place: Path | Location, files: Collection[str] = ()) -> None:
     if isinstance(record, Miss) and not files:
         return
     listed = {*(files if isinstance(record, Miss) else record.files)} - {RECORD}
+    in_order = [*listed, RECORD]  # it tells, after a kill in between, whose the other files are
     with explained("delete", location):
-        # The record last: it tells, after a kill in between, whose the other files are.
         if not location.is_local:
             copies.forget(location)
-            copies.prune(location, listed)
-            copies.prune(location, {RECORD})
+            copies.prune(location, in_order)
             return
-        disk.delete_files(location.local, listed)
-        disk.delete_files(location.local, {RECORD})
+        disk.delete_files(location.local, in_order)
         if not files and location.local.is_dir():
             # Others' files are there: the next artifact takes its place beside them.
             disk.write_file(location.local / RECORD, UNFINISHED)

@@ -97,14 +97,15 @@ def put(location: Location, write: Callable[[], None]) -> None:
 
 
 def prune(location: Location, names: Collection[str]) -> None:
-    """Delete the named files below `location`, as far as they are there.
+    """Delete the named files below `location`, as far as they are there, in this order.
 
     Raises:
         OSError: the store does not answer, or does not allow it.
     """
-    for name, info in _list(location).items():
-        if name in names:
-            location.filesystem.delete_file(info.path)
+    there = _list(location)
+    for name in names:
+        if name in there:
+            location.filesystem.delete_file(there[name].path)
 
 
 def directories_with(location: Location, name: str) -> list[str]:

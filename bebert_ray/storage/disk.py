@@ -80,7 +80,7 @@ def move_directory(draft: Path, path: Path, ours: Collection[str] = ()) -> None:
 
 
 def delete_files(directory: Path, names: Collection[str]) -> None:
-    """Delete files and drafts in a directory, and what directories are then empty."""
+    """Delete files, in this order, and drafts in a directory, and directories left empty."""
     for name in names:
         with suppress(FileNotFoundError, NotADirectoryError):
             (directory / name).unlink()
