@@ -43,29 +43,40 @@ def diversity(labels: ArrayLike, predictions: ArrayLike) -> dict[str, float]:
     }
 
 
-def mcnemar(labels: ArrayLike, one: ArrayLike, other: ArrayLike) -> float:
-    """The p-value of the exact McNemar test that two classifiers are equally often right.
+def paired_test(labels: ArrayLike, ensemble: ArrayLike, others: ArrayLike) -> float:
+    """The p-value of the exact test that an ensemble is right as often as other models on average.
 
-    Of the examples that exactly one of them gets right, b and c are what each does. Under the null
-    hypothesis b is binomial with b + c trials and p = 1/2; the test is two-sided.
+    d of an example is 1 if the ensemble gets it right, less the share of the others that do. Under
+    the null hypothesis each d is as likely to have the other sign; p is the share of all choices of
+    signs whose sum is at least as far from 0 as the one seen. With one other model this is
+    McNemar's exact test.
 
     Args:
         labels: class indices, [n].
-        one: predictions of one classifier, [n].
-        other: of the other one, [n].
+        ensemble: its predictions, [n].
+        others: the predictions of one model, [n], or of M, [M, n].
 
-    Source: McNemar (1947), with exact binomial probabilities.
+    Source: Fisher, The Design of Experiments (1935), section 21; McNemar (1947).
 
     Examples:
-        >>> mcnemar([1] * 6, [1] * 6, [0] * 6)
+        >>> round(paired_test([1] * 6, [1] * 6, [0] * 6), 5)
         0.03125
+        >>> round(paired_test([1, 1, 1], [1, 1, 0], [[1, 0, 1], [0, 0, 0]]), 5)
+        0.75
     """
-    from scipy.stats import binomtest
+    from scipy.stats import binom
 
-    truth = np.asarray(labels)
-    right, also = np.asarray(one) == truth, np.asarray(other) == truth
-    b, c = int((right & ~also).sum()), int((~right & also).sum())
-    return float(binomtest(b, b + c).pvalue) if b + c else 1.0
+    truth, said = np.asarray(labels), np.atleast_2d(others)
+    # M d, an integer. The sum of numbers of size k with free signs is k (2 b - n), b binomial.
+    differences = len(said) * (np.asarray(ensemble) == truth) - (said == truth).sum(axis=0)
+    chances = np.ones(1)
+    for size in range(1, len(said) + 1):
+        number = int((np.abs(differences) == size).sum())
+        spaced = np.zeros(size * number + 1)
+        spaced[::size] = binom.pmf(np.arange(number + 1), number, 0.5)
+        chances = np.convolve(chances, spaced)
+    sums = 2 * np.arange(len(chances)) - (len(chances) - 1)
+    return min(1.0, float(chances[np.abs(sums) >= abs(differences.sum())].sum()))
 
 
 def baselines(
@@ -80,17 +91,17 @@ def baselines(
         scores: of each baseline by name, such as the checkpoint that members start from.
         labels: class indices, [n]; None for regression, which has no such test.
         ensemble: predictions of the ensemble, [n].
-        predictions: of each baseline, [n].
+        predictions: of each baseline, [n], or of the models that it is the mean of, [M, n].
 
     Returns:
-        By name: `score`, and `p`, of the exact McNemar test against the ensemble, or None.
+        By name: `score`, and `p`, of `paired_test` against the ensemble, or None.
     """
 
     def p_value(name: str) -> float | None:
         if labels is None or ensemble is None or name not in (predictions or {}):
             return None
         assert predictions is not None
-        return mcnemar(labels, ensemble, predictions[name])
+        return paired_test(labels, ensemble, predictions[name])
 
     return {name: {"score": score, "p": p_value(name)} for name, score in scores.items()}
 

@@ -24,7 +24,7 @@ from bebert_ray.pipeline.evaluate import ensemble_predictions, predictions, stag
 from bebert_ray.pipeline.layout import AUGMENTED, DATA, MODEL
 from bebert_ray.pipeline.members import Ensemble, Member, member_steps, vote_alphas
 from bebert_ray.pipeline.prepare import Prepared, load_splits
-from bebert_ray.pipeline.results import Model, Packed, Results
+from bebert_ray.pipeline.results import MEAN_MEMBER, Model, Packed, Results
 from bebert_ray.pipeline.steps import Step, model_step, stage_step, student_step
 from bebert_ray.storage import Artifact, Miss, fetch, names
 from bebert_ray.training.work import Logits, load_logits, versions
@@ -260,21 +260,26 @@ def _baselines(
     of_members: list[list[float]],
     predicted: list[float],
 ) -> dict[str, dict[str, float | None]]:
-    """What members start from, the best of them by its held-out score, and the rivals."""
+    """The mean member, the best one by held-out score, what members start from, and the rivals."""
     task, metric = run.prepared.task, primary(run.prepared.task)
     dev = next(iter(run.prepared.corpus.dev))
     labels = None if task.is_regression else run.splits[dev].labels
     members = run.ensemble.members
     held_out = [member.artifact.facts["scores"]["selection"][metric] for member in members]
     best = int(np.argmax(held_out))
-    artifacts = {trunk.start: run.parents[trunk.start] for trunk in run.kind.trunks} | run.rivals
-    named = {name: (artifact, of_models[name]) for name, artifact in artifacts.items()}
-    named[f"best member ({members[best].name})"] = (members[best].artifact, of_members[best])
+    best_member = f"best member ({members[best].name})"
+    artifacts = {
+        best_member: members[best].artifact,
+        **{trunk.start: run.parents[trunk.start] for trunk in run.kind.trunks},
+        **run.rivals,
+    }
+    scores = {name: artifact.facts["scores"][dev][metric] for name, artifact in artifacts.items()}
+    mean = float(np.mean([member.artifact.facts["scores"][dev][metric] for member in members]))
     return baselines(
-        {name: artifact.facts["scores"][dev][metric] for name, (artifact, _) in named.items()},
+        {MEAN_MEMBER: mean, **scores},
         labels,
         predicted,
-        {name: each for name, (_, each) in named.items()},
+        {MEAN_MEMBER: of_members, best_member: of_members[best], **of_models},
     )
 
 

@@ -31,7 +31,7 @@ from bebert_ray.reporting.charts import (
 from bebert_ray.reporting.events import Event, Odometer, read_events
 from bebert_ray.reporting.render import render
 from bebert_ray.reporting.robustness import draw_robustness, load_robustness
-from bebert_ray.reporting.tables import SIZES, score_cells, without_columns
+from bebert_ray.reporting.tables import SIZES, gain_cells, score_cells, without_columns
 from bebert_ray.storage import Location, names, read
 
 Curve = list[tuple[int, float]]
@@ -82,6 +82,7 @@ def page(results: Results, directory: Location) -> str:
         robustness=robustness,
         teacher=results.stages["teacher"],
         table=without_columns(score_cells(results), SIZES),
+        gains=gain_cells(results),
         shares=shares(results),
         confusion=confusion(results),
         troubles=[event for event in events if event["kind"] in ("restart", "note")],

@@ -7,12 +7,15 @@ from itertools import groupby
 from operator import itemgetter
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 
 from bebert_ray.pipeline.resources import Allotments, Node
 from bebert_ray.pipeline.results import Packed, Results
 from bebert_ray.reporting.status import Row, Status
 from bebert_ray.storage import Location
+
+Table = tuple[list[str], list[list[str]]]
+"""The heads of the columns, and the cells of each row."""
 
 ROWS_ALIKE = 24
 """The most steps of one state that a plan shows line by line."""
@@ -31,11 +34,8 @@ SIZES = ("MB", "smaller", "seconds")
 _PAGE_ONLY = ("train ", "error")  # the console's table would be too wide with these
 
 
-def score_cells(results: Results) -> tuple[list[str], list[list[str]]]:
-    """The score table as text: the heads of the columns, and the cells of each row.
-
-    The first column names the model. See `Results.table`.
-    """
+def score_cells(results: Results) -> Table:
+    """The score table as text. The first column names the model; see `Results.table`."""
     rows = results.table()
     heads = list(rows[0])
 
@@ -47,9 +47,26 @@ def score_cells(results: Results) -> tuple[list[str], list[list[str]]]:
     return heads, [[cell(head, row[head]) for head in heads] for row in rows]
 
 
-def without_columns(
-    table: tuple[list[str], list[list[str]]], prefixes: Iterable[str]
-) -> tuple[list[str], list[list[str]]]:
+def gain_cells(results: Results) -> Table:
+    """What the ensemble is above each baseline, and whether that is more than chance, as text.
+
+    The columns: the baseline, its score, the difference, and the p-value of the exact paired test
+    (see `pipeline.diagnostics.paired_test`), which a regression does not have.
+    """
+    metric = f"{results.dev[0]} {results.metric}".replace("_", " ")
+    heads = ["ensemble less", metric, "difference"]
+    rows = [
+        [name, f"{each['score']:.4f}", f"{results.ensemble - (each['score'] or 0):+.4f}"]
+        for name, each in results.baselines.items()
+    ]
+    found = [each["p"] for each in results.baselines.values()]
+    if all(p is None for p in found):
+        return heads, rows
+    ends = ["" if p is None else f"{p:.2g}" for p in found]
+    return [*heads, "p"], [[*row, end] for row, end in zip(rows, ends, strict=True)]
+
+
+def without_columns(table: Table, prefixes: Iterable[str]) -> Table:
     """The table without the columns whose head starts with one of the prefixes.
 
     >>> without_columns((["model", "train f1"], [["half", "0.9"]]), ["train "])
@@ -63,21 +80,14 @@ def without_columns(
 def print_table(results: Results, console: Console) -> None:
     """Print scores and sizes of every model and of the ensemble, with notes beneath."""
     heads, rows = without_columns(score_cells(results), _PAGE_ONLY)
-    table = Table(title=f"{results.task}, seed {results.seed}", title_justify="left")
-    for head in heads:
-        left = head == "model"
-        table.add_column(head, justify="left" if left else "right", no_wrap=left)
-    for number, row in enumerate(rows, start=1):
-        # A rule before the members, one before the ensemble, and one before its rivals.
-        stages, members = len(results.stages), len(results.members)
-        ends = (stages, stages + members, stages + members + 1)
-        table.add_row(*row, end_section=number in ends)
-    console.print(table)
+    # A rule before the members, one before the ensemble, and one before its rivals.
+    stages, members = len(results.stages), len(results.members)
+    rules = (stages, stages + members, stages + members + 1)
+    _print_cells((heads, rows), f"{results.task}, seed {results.seed}", console, rules)
     if results.packed is not None:
         _print_packed(results, results.packed, console)
-    for name, baseline in results.baselines.items():
-        p = "" if baseline["p"] is None else f", p = {baseline['p']:.2g} (McNemar, exact)"
-        console.print(f"against {name} ({baseline['score']:.4f}): {results.ensemble:.4f}{p}")
+    if results.baselines:
+        _print_cells(gain_cells(results), "what the ensemble gains", console)
     if results.diagnostics:
         figures = results.diagnostics
         console.print(
@@ -88,6 +98,17 @@ def print_table(results: Results, console: Console) -> None:
         console.print("selection: dev. Choices were made on the split that is reported")
     if results.note:
         console.print(results.note)
+
+
+def _print_cells(table: Table, title: str, console: Console, rules: tuple[int, ...] = ()) -> None:
+    """Print a table, with a rule after the rows of these numbers, from 1."""
+    heads, rows = table
+    printed = RichTable(title=title, title_justify="left")
+    for number, head in enumerate(heads):
+        printed.add_column(head, justify="right" if number else "left", no_wrap=not number)
+    for number, row in enumerate(rows, start=1):
+        printed.add_row(*row, end_section=number in rules)
+    console.print(printed)
 
 
 def _print_packed(results: Results, packed: Packed, console: Console) -> None:
@@ -135,7 +156,7 @@ def print_plan(
         f"{allotments.member} a member, "
         f"{allotments.in_flight} at a time"
     )
-    table = Table(title="plan", title_justify="left")
+    table = RichTable(title="plan", title_justify="left")
     table.add_column("step")
     table.add_column("state")
     for state, group in groupby(steps.items(), key=itemgetter(1)):
@@ -164,7 +185,7 @@ def print_status(status: Status, console: Console) -> None:
     lines = [_cells(row) for row in status.rows]
     shown = [column for column in lines[0] if any(line[column] for line in lines)]
     # Without frames, and so narrow enough for a log.
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in shown:
         table.add_column(column, justify="left" if column in ("step", "state") else "right")
     for line in lines:

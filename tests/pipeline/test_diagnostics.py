@@ -1,3 +1,5 @@
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from sklearn.metrics import cohen_kappa_score
 
-from bebert_ray.pipeline.diagnostics import baselines, diversity, mcnemar
+from bebert_ray.pipeline.diagnostics import baselines, diversity, paired_test
 
 predictions = st.integers(2, 40).flatmap(
     lambda n: st.lists(
@@ -36,12 +38,21 @@ def test_a_single_member_has_no_diversity():
 
 
 @given(b=st.integers(0, 30), c=st.integers(0, 30), both=st.integers(0, 5))
-def test_mcnemar_is_the_two_sided_sign_test(b, c, both):
+def test_against_one_model_it_is_mcnemars_test(b, c, both):
     labels = np.ones(b + c + both, int)
     one = np.array([1] * b + [0] * c + [1] * both)
     other = np.array([0] * b + [1] * c + [1] * both)
     expected = min(1.0, 2 * binom.cdf(min(b, c), b + c, 0.5)) if b + c else 1.0
-    assert mcnemar(labels, one, other) == pytest.approx(expected)
+    assert paired_test(labels, one, other) == pytest.approx(expected)
+
+
+@given(st.lists(st.lists(st.integers(0, 1), min_size=4, max_size=4), min_size=1, max_size=9))
+def test_against_a_mean_all_signs_are_tried(rows):
+    ensemble, *others = np.array(rows).T
+    found = paired_test(np.ones(len(rows), int), ensemble, others)
+    differences = 3 * ensemble - np.sum(others, axis=0)
+    sums = [differences @ signs for signs in product((1, -1), repeat=len(rows))]
+    assert found == pytest.approx(np.mean(np.abs(sums) >= abs(differences.sum())))
 
 
 def test_baselines_of_a_regression_have_no_p_value():
@@ -50,5 +61,14 @@ def test_baselines_of_a_regression_have_no_p_value():
 
 def test_baselines_are_tested_against_the_ensemble():
     labels, ensemble = [1] * 6, [1] * 6
-    found = baselines({"split": 0.0}, labels, ensemble, {"split": [0] * 6})
-    assert found == {"split": {"score": 0.0, "p": 0.03125}}
+    of_members = [[0] * 6, [0, 0, 0, 0, 1, 1]]
+    found = baselines(
+        {"mean member": 1 / 6, "split": 0.0},
+        labels,
+        ensemble,
+        {"mean member": of_members, "split": [0] * 6},
+    )
+    assert found == {
+        "mean member": {"score": 1 / 6, "p": pytest.approx(1 / 32)},
+        "split": {"score": 0.0, "p": pytest.approx(1 / 32)},
+    }

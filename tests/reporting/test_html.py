@@ -109,6 +109,16 @@ def test_what_a_reader_must_know_is_said(results, run):
     assert "held-out" not in text
 
 
+def test_gains_over_the_baselines_stand_on_the_page(results, run):
+    assert "What the ensemble gains" not in Page(page(results, run)).text
+    baselines = {"mean member": {"score": 0.5, "p": 0.031}, "split": {"score": 0.6, "p": None}}
+    diversity = {"disagreement": 0.05, "error_correlation": 0.45}
+    told = replace(results, baselines=baselines, diagnostics=diversity)
+    text = Page(page(told, run)).text
+    assert "mean member 0.5000 +0.0700 0.031 split 0.6000 -0.0300" in text
+    assert "differ in 5.0% of their predictions, and their errors correlate by 0.45" in text
+
+
 def test_the_packed_model_is_told_of(results, run):
     sizes = {"weights": 400_000, "scales": 50_000, "floats": 500_000, "file": 1_000_000}
     packed = Packed("fp16", sizes, results.scores, 0.001234)

@@ -193,6 +193,8 @@ def test_flips_and_baselines_are_told(results):
     text = printed(results)
     assert "flipped" in text
     assert "1.25%" in text
-    assert "against split (0.8000): " in text
-    assert "p = 0.031 (McNemar, exact)" in text
+    rows = [line.split() for line in text.replace("│", " ").splitlines()]
+    gain = f"{results.ensemble - 0.8:+.4f}"
+    assert ["split", "0.8000", gain, "0.031"] in rows
+    assert ["best", "0.7000", f"{results.ensemble - 0.7:+.4f}"] in rows
     assert "5.0% of predictions differ, errors correlate by 0.45" in text
