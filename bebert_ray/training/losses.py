@@ -59,12 +59,19 @@ def distillation_losses(logits: Tensor, target: Tensor, temperature: float) -> T
     return F.cross_entropy(logits / temperature, probs, reduction="none") * temperature**2
 
 
-def label_loss(model: BertForSequenceClassification, sample_weight: Tensor | None = None) -> Loss:
-    """Learn the labels."""
+def label_loss(
+    model: BertForSequenceClassification,
+    sample_weight: Tensor | None = None,
+    center: float = 0.0,
+    spread: float = 1.0,
+) -> Loss:
+    """Learn the labels; of scores, how many times `spread` they are above `center`."""
 
     def loss(batch: Batch) -> Tensor:
-        logits = model(**inputs_of(batch)).logits.float()
-        return weighted_mean(task_losses(logits, batch["labels"]), batch, sample_weight)
+        logits, labels = model(**inputs_of(batch)).logits.float(), batch["labels"]
+        if logits.shape[1] == 1:
+            labels = (labels - center) / spread
+        return weighted_mean(task_losses(logits, labels), batch, sample_weight)
 
     return loss
 

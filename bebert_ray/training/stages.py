@@ -50,7 +50,17 @@ def train_teacher(work: Work, stage: Stage) -> Model:
     model.config._name_or_path = source  # the same in every run directory
     if config.layers is not None:
         keep_layers_(model, config.layers)
-    return _fit(work, model, label_loss(model), _settings(work, config.teacher, seed))
+    settings = _settings(work, config.teacher, seed)
+    if not task.is_regression:
+        return _fit(work, model, label_loss(model), settings)
+    # A new classifier predicts 0. It would take epochs to come to scores far from there.
+    labels = work.splits.train.labels
+    center, spread = float(labels.mean()), float(labels.std()) or 1.0
+    _fit(work, model, label_loss(model, center=center, spread=spread), settings)
+    with torch.no_grad():
+        model.classifier.weight *= spread
+        model.classifier.bias.mul_(spread).add_(center)
+    return model
 
 
 def train_half(work: Work, stage: Stage) -> Model:
