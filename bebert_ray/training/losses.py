@@ -33,20 +33,23 @@ def weighted_mean(losses: Tensor, batch: Batch, sample_weight: Tensor | None) ->
     return losses.mean()
 
 
-def task_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy of [batch, K] logits, or squared error when K is 1: [batch]."""
+def task_losses(logits: Tensor, labels: Tensor, unit: float = 1.0) -> Tensor:
+    """Cross entropy of [batch, K] logits, or squared error in `unit`s when K is 1: [batch]."""
     if logits.shape[1] == 1:
-        return (logits[:, 0] - labels).square()
+        return ((logits[:, 0] - labels) / unit).square()
     return F.cross_entropy(logits, labels, reduction="none")
 
 
-def distillation_losses(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
+def distillation_losses(
+    logits: Tensor, target: Tensor, temperature: float, unit: float = 1.0
+) -> Tensor:
     """Cross entropy to the teacher's softened distribution, times T^2, or squared error.
 
     Args:
         logits: the student's, [batch, K].
         target: the teacher's, [batch, K].
         temperature: T, softens both distributions.
+        unit: of the error when K is 1.
 
     Returns:
         [batch].
@@ -54,24 +57,19 @@ def distillation_losses(logits: Tensor, target: Tensor, temperature: float) -> T
     Source: Hinton et al., Distilling the Knowledge in a Neural Network, 2015, section 2.
     """
     if logits.shape[1] == 1:
-        return (logits - target).square()[:, 0]
+        return ((logits - target) / unit).square()[:, 0]
     probs = (target / temperature).softmax(-1)
     return F.cross_entropy(logits / temperature, probs, reduction="none") * temperature**2
 
 
 def label_loss(
-    model: BertForSequenceClassification,
-    sample_weight: Tensor | None = None,
-    center: float = 0.0,
-    spread: float = 1.0,
+    model: BertForSequenceClassification, sample_weight: Tensor | None = None, unit: float = 1.0
 ) -> Loss:
-    """Learn the labels; of scores, how many times `spread` they are above `center`."""
+    """Learn the labels; see `task_losses`."""
 
     def loss(batch: Batch) -> Tensor:
-        logits, labels = model(**inputs_of(batch)).logits.float(), batch["labels"]
-        if logits.shape[1] == 1:
-            labels = (labels - center) / spread
-        return weighted_mean(task_losses(logits, labels), batch, sample_weight)
+        logits = model(**inputs_of(batch)).logits.float()
+        return weighted_mean(task_losses(logits, batch["labels"], unit), batch, sample_weight)
 
     return loss
 
@@ -81,6 +79,7 @@ def prediction_loss(
     teacher: Tensor | BertForSequenceClassification,
     temperature: float,
     sample_weight: Tensor | None = None,
+    unit: float = 1.0,
 ) -> Loss:
     """Learn a teacher's predictions.
 
@@ -90,6 +89,7 @@ def prediction_loss(
             which is asked about each batch (copies of examples have no row).
         temperature: see `distillation_losses`.
         sample_weight: [n], see the module.
+        unit: see `distillation_losses`.
     """
     if not isinstance(teacher, Tensor):
         teacher.eval()
@@ -101,7 +101,8 @@ def prediction_loss(
         else:
             with torch.no_grad():
                 target = teacher(**inputs_of(batch)).logits.float()
-        return weighted_mean(distillation_losses(logits, target, temperature), batch, sample_weight)
+        losses = distillation_losses(logits, target, temperature, unit)
+        return weighted_mean(losses, batch, sample_weight)
 
     return loss
 
@@ -112,6 +113,7 @@ def hidden_loss(
     match: Literal["scores", "directions"] | None = None,
     sample_weight: Tensor | None = None,
     temperature: float | None = None,
+    unit: float = 1.0,
 ) -> Loss:
     """Learn the teacher's inner states, layer by layer; padding does not count.
 
@@ -127,6 +129,7 @@ def hidden_loss(
         sample_weight: [n], see the module.
         temperature: learn the teacher's predictions too, in the same pass, with
             `distillation_losses` of this temperature; None: the inner states alone.
+        unit: see `distillation_losses`.
 
     Source: TinyBERT (Jiao et al., 2020), eq. 7 and 8, layer to layer as in TernaryBERT and
     BinaryBERT.
@@ -156,7 +159,8 @@ def hidden_loss(
             )
         if temperature is not None:
             logits = output.logits.float()
-            losses = losses + distillation_losses(logits, target.logits.float(), temperature)
+            wished = target.logits.float()
+            losses = losses + distillation_losses(logits, wished, temperature, unit)
         return weighted_mean(losses, batch, sample_weight)
 
     return loss

@@ -168,17 +168,18 @@ class MemberTraining:
         work.advance(self._fit, self._loss(work, loss_weight), until, draw, shown, repeats)
 
     def _loss(self, work: Work, loss_weight: Tensor | None) -> Loss:
-        lesson, temperature = self._lesson, work.config.training.temperature
+        lesson, unit = self._lesson, work.unit
+        temperature = work.config.training.temperature
         if lesson.target is not None:
-            return prediction_loss(self._model, lesson.target, temperature, loss_weight)
+            return prediction_loss(self._model, lesson.target, temperature, loss_weight, unit)
         if lesson.strategy == "A":
-            return label_loss(self._model, loss_weight)
+            return label_loss(self._model, loss_weight, unit)
         teacher = lesson.trunk.teacher
         if lesson.strategy == "C" and work.config.member.joint:
             parent, match = work.parent(teacher), work.kind.match
-            return hidden_loss(self._model, parent, match, loss_weight, temperature)
+            return hidden_loss(self._model, parent, match, loss_weight, temperature, unit)
         target = work.predictions_of(teacher, lesson.copies)
-        return prediction_loss(self._model, target, temperature, loss_weight)
+        return prediction_loss(self._model, target, temperature, loss_weight, unit)
 
 
 def train_single(work: Work, stage: Stage) -> Model:

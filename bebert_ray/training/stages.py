@@ -50,17 +50,13 @@ def train_teacher(work: Work, stage: Stage) -> Model:
     model.config._name_or_path = source  # the same in every run directory
     if config.layers is not None:
         keep_layers_(model, config.layers)
-    settings = _settings(work, config.teacher, seed)
-    if not task.is_regression:
-        return _fit(work, model, label_loss(model), settings)
-    # A new classifier predicts 0. It would take epochs to come to scores far from there.
-    labels = work.splits.train.labels
-    center, spread = float(labels.mean()), float(labels.std()) or 1.0
-    _fit(work, model, label_loss(model, center=center, spread=spread), settings)
-    with torch.no_grad():
-        model.classifier.weight *= spread
-        model.classifier.bias.mul_(spread).add_(center)
-    return model
+    if task.is_regression:
+        # From 0, where a new classifier starts, it would take epochs to reach scores far away.
+        with torch.no_grad():
+            model.classifier.weight *= work.unit
+            model.classifier.bias.fill_(float(work.splits.train.labels.mean()))
+    loss = label_loss(model, unit=work.unit)
+    return _fit(work, model, loss, _settings(work, config.teacher, seed))
 
 
 def train_half(work: Work, stage: Stage) -> Model:
@@ -70,7 +66,7 @@ def train_half(work: Work, stage: Stage) -> Model:
     model = work.place(copy_of(teacher))
     if stage.width < 1:
         narrow_(model, stage.width, importance(teacher, _losses(work, teacher)))
-    loss = hidden_loss(model, teacher, temperature=config.training.temperature)
+    loss = hidden_loss(model, teacher, temperature=config.training.temperature, unit=work.unit)
     settings = _settings(work, config.half, work.seed(stage.name))
     return _fit(work, model, loss, settings, copies=work.copies(stage))
 
@@ -163,13 +159,17 @@ def _distil(work: Work, stage: Stage, model: Model, section: TernaryConfig | Bin
     calibrate_(model.eval(), inputs_of(batch_on(work.device, columns, first)))
     settings = _settings(work, section, seed)
     if section.joint:
-        loss = hidden_loss(model, work.parent(parent), work.kind.match, temperature=temperature)
+        loss = hidden_loss(
+            *(model, work.parent(parent), work.kind.match),
+            temperature=temperature,
+            unit=work.unit,
+        )
         return _fit(work, model, loss, settings, copies=copies)
     hidden = work.settings(
         section.hidden_epochs, section.hidden_learning_rate, section.batch_size, seed
     )
     match_hidden(work, model, parent, hidden, copies)
-    loss = prediction_loss(model, work.predictions_of(parent, copies), temperature)
+    loss = prediction_loss(model, work.predictions_of(parent, copies), temperature, unit=work.unit)
     return _fit(work, model, loss, settings, phase=1, copies=copies)
 
 
@@ -195,7 +195,7 @@ def _fit(
 
 def _losses(work: Work, model: Model) -> Iterator[Tensor]:
     # The teacher's loss on a part of train, a batch after another, without dropout.
-    columns, loss = work.splits.train, label_loss(model.eval())
+    columns, loss = work.splits.train, label_loss(model.eval(), unit=work.unit)
     rng = np.random.default_rng(work.seed("importance"))
     chosen = np.sort(rng.permutation(len(columns))[:IMPORTANCE_EXAMPLES])
     sample = columns.take(chosen)

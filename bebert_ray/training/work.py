@@ -96,6 +96,15 @@ class Work:
         """The kind of the run's members."""
         return kind_of(self.config)
 
+    @property
+    def unit(self) -> float:
+        """What errors of scores are counted in: the standard deviation of the training labels.
+
+        So scores of 0 to 100 train like scores of 0 to 1. It is 1 for a classification.
+        """
+        regression = self.splits.task.is_regression
+        return float(self.splits.train.labels.std()) or 1.0 if regression else 1.0
+
     def place(self, model: Any) -> Model:
         """Move a model to the device."""
         return model.to(self.device)
