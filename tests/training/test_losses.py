@@ -77,6 +77,8 @@ def test_task_losses() -> None:
     torch.testing.assert_close(task_losses(logits, labels), expected)
     scores = torch.tensor([[1.0], [2.0]])
     assert task_losses(scores, torch.tensor([3.0, 2.5])).tolist() == [4, 0.25]
+    assert task_losses(scores, torch.tensor([3.0, 2.5]), unit=2.0).tolist() == [1, 0.0625]
+    torch.testing.assert_close(task_losses(logits, labels, unit=2.0), expected)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 5.0])
@@ -100,6 +102,8 @@ def test_distillation_by_hand() -> None:
     torch.testing.assert_close(distillation_losses(logits, target, 2.0), by_hand[None])
     squares = distillation_losses(torch.tensor([[1.0]]), torch.tensor([[3.0]]), 2.0)
     assert squares.tolist() == [4]
+    halves = distillation_losses(torch.tensor([[1.0]]), torch.tensor([[3.0]]), 2.0, unit=2.0)
+    assert halves.tolist() == [1]
 
 
 def test_prediction_loss_looks_the_teacher_up_by_index(examples: Examples) -> None:

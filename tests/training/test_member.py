@@ -168,7 +168,7 @@ def test_weights_go_to_the_draw_or_to_the_loss_of_their_round(
     losses: list[Tensor | None] = []
     rounds: list[tuple[int, np.ndarray | None]] = []
 
-    def label_loss(_: Any, sample_weight: Tensor | None) -> Callable[..., Tensor]:
+    def label_loss(_: Any, sample_weight: Tensor | None, unit: float) -> Callable[..., Tensor]:
         losses.append(sample_weight)
         return lambda _: torch.zeros(())
 

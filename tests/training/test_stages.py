@@ -72,6 +72,34 @@ def test_the_models_are_what_their_stage_says(split_run: Any) -> None:
     assert total(costs(models["split"])).bytes < total(costs(models["half"])).bytes / 2
 
 
+def test_a_teacher_of_scores_starts_at_their_mean(make_run: Any) -> None:
+    run = make_run(("task=stsb", "bits=1-1-4"))
+    work, splits = run.new("teacher.learning_rate=1e-7"), run.work.splits
+    scores = 50 + 10 * splits.train.labels
+    work = replace(work, splits=replace(splits, train=replace(splits.train, labels=scores)))
+    assert work.unit == pytest.approx(scores.std())
+    predicted = predict(run.train("teacher", work), splits.train, 8)
+    assert np.abs(predicted - scores.mean()).max() < 10
+
+
+def test_scores_train_alike_in_any_unit(make_run: Any) -> None:
+    run = make_run(("task=stsb", "bits=1-1-4"))
+    splits = run.work.splits
+    losses = []
+    for times in (1, 64):  # a power of two, so that all arithmetic is the same
+        train = replace(splits.train, labels=times * splits.train.labels)
+        heard: list[Any] = []
+        work = replace(
+            run.new("teacher.learning_rate=1e-7"),
+            splits=replace(splits, train=train),
+            report=heard.append,
+        )
+        run.train("teacher", work)
+        losses.append([progress.loss for progress in heard])
+    assert losses[0]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
 def test_fully_binary_models_are_what_their_stage_says(binary_run: Any) -> None:
     models = {name: load_model(each.path) for name, each in binary_run.artifacts.items()}
     shapes = {
