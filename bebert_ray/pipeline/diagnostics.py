@@ -67,14 +67,15 @@ def paired_test(labels: ArrayLike, ensemble: ArrayLike, others: ArrayLike) -> fl
     from scipy.stats import binom
 
     truth, said = np.asarray(labels), np.atleast_2d(others)
-    # M d, an integer. The sum of numbers of size k with free signs is k (2 b - n), b binomial.
     differences = len(said) * (np.asarray(ensemble) == truth) - (said == truth).sum(axis=0)
+    sizes, numbers = np.unique(np.abs(differences[differences != 0]), return_counts=True)
+    # chances[t]: that the positive ones of these M d, integers of free signs, sum to t. Of those of
+    # one size a binomial number is positive.
     chances = np.ones(1)
-    for size in range(1, len(said) + 1):
-        number = int((np.abs(differences) == size).sum())
-        spaced = np.zeros(size * number + 1)
-        spaced[::size] = binom.pmf(np.arange(number + 1), number, 0.5)
-        chances = np.convolve(chances, spaced)
+    for size, number in zip(sizes, numbers, strict=True):
+        before, chances = chances, np.zeros(len(chances) + size * number)
+        for positive, chance in enumerate(binom.pmf(np.arange(number + 1), number, 0.5)):
+            chances[size * positive :][: len(before)] += chance * before
     sums = 2 * np.arange(len(chances)) - (len(chances) - 1)
     return min(1.0, float(chances[np.abs(sums) >= abs(differences.sum())].sum()))
 

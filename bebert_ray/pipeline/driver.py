@@ -265,18 +265,21 @@ def _baselines(
     dev = next(iter(run.prepared.corpus.dev))
     labels = None if task.is_regression else run.splits[dev].labels
     members = run.ensemble.members
-    held_out = [member.artifact.facts["scores"]["selection"][metric] for member in members]
-    best = int(np.argmax(held_out))
+
+    def score(artifact: Artifact, split: str = dev) -> float:
+        return artifact.facts["scores"][split][metric]
+
+    artifacts = [member.artifact for member in members]
+    best = int(np.argmax([score(artifact, "selection") for artifact in artifacts]))
     best_member = f"best member ({members[best].name})"
-    artifacts = {
-        best_member: members[best].artifact,
+    models = {
+        best_member: artifacts[best],
         **{trunk.start: run.parents[trunk.start] for trunk in run.kind.trunks},
         **run.rivals,
     }
-    scores = {name: artifact.facts["scores"][dev][metric] for name, artifact in artifacts.items()}
-    mean = float(np.mean([member.artifact.facts["scores"][dev][metric] for member in members]))
+    mean = float(np.mean([score(artifact) for artifact in artifacts]))
     return baselines(
-        {MEAN_MEMBER: mean, **scores},
+        {MEAN_MEMBER: mean, **{name: score(artifact) for name, artifact in models.items()}},
         labels,
         predicted,
         {MEAN_MEMBER: of_members, best_member: of_members[best], **of_models},

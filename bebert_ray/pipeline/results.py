@@ -136,6 +136,11 @@ class Results:
         return self.metrics[0]
 
     @property
+    def headline_name(self) -> str:
+        """What tables and pictures call the figures of `headline`, such as `dev accuracy`."""
+        return f"{self.dev[0]} {self.metric}".replace("_", " ")
+
+    @property
     def ensemble(self) -> float:
         """Score of the ensemble."""
         return self.headline(self.scores)

@@ -117,7 +117,7 @@ def draw_scores(figure: Figure, results: Results) -> None:
     axes.plot(count, ensemble, "o-", color=LIGHT["blue"], label="ensemble so far")
     axes.set(
         xlabel="members",
-        ylabel=f"{results.dev[0]} {results.metrics[0]}".replace("_", " "),
+        ylabel=results.headline_name,
         xlim=(0.5, len(members) + 0.5),
     )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import groupby
 from operator import itemgetter
 
 from rich.console import Console
-from rich.table import Table as RichTable
+from rich.table import Table
 
 from bebert_ray.pipeline.resources import Allotments, Node
 from bebert_ray.pipeline.results import Packed, Results
 from bebert_ray.reporting.status import Row, Status
 from bebert_ray.storage import Location
 
-Table = tuple[list[str], list[list[str]]]
+Cells = tuple[list[str], list[list[str]]]
 """The heads of the columns, and the cells of each row."""
 
 ROWS_ALIKE = 24
@@ -34,7 +34,7 @@ SIZES = ("MB", "smaller", "seconds")
 _PAGE_ONLY = ("train ", "error")  # the console's table would be too wide with these
 
 
-def score_cells(results: Results) -> Table:
+def score_cells(results: Results) -> Cells:
     """The score table as text. The first column names the model; see `Results.table`."""
     rows = results.table()
     heads = list(rows[0])
@@ -47,26 +47,24 @@ def score_cells(results: Results) -> Table:
     return heads, [[cell(head, row[head]) for head in heads] for row in rows]
 
 
-def gain_cells(results: Results) -> Table:
+def gain_cells(results: Results) -> Cells:
     """What the ensemble is above each baseline, and whether that is more than chance, as text.
 
     The columns: the baseline, its score, the difference, and the p-value of the exact paired test
     (see `pipeline.diagnostics.paired_test`), which a regression does not have.
     """
-    metric = f"{results.dev[0]} {results.metric}".replace("_", " ")
-    heads = ["ensemble less", metric, "difference"]
-    rows = [
-        [name, f"{each['score']:.4f}", f"{results.ensemble - (each['score'] or 0):+.4f}"]
-        for name, each in results.baselines.items()
-    ]
-    found = [each["p"] for each in results.baselines.values()]
-    if all(p is None for p in found):
-        return heads, rows
-    ends = ["" if p is None else f"{p:.2g}" for p in found]
-    return [*heads, "p"], [[*row, end] for row, end in zip(rows, ends, strict=True)]
+    heads = ["ensemble less", results.headline_name, "difference", "p"]
+    rows = []
+    for name, baseline in results.baselines.items():
+        score, p = baseline["score"], baseline["p"]
+        assert score is not None
+        gain = f"{results.ensemble - score:+.4f}"
+        rows.append([name, f"{score:.4f}", gain, "" if p is None else f"{p:.2g}"])
+    tested = any(row[-1] for row in rows)
+    return (heads, rows) if tested else without_columns((heads, rows), ["p"])
 
 
-def without_columns(table: Table, prefixes: Iterable[str]) -> Table:
+def without_columns(table: Cells, prefixes: Iterable[str]) -> Cells:
     """The table without the columns whose head starts with one of the prefixes.
 
     >>> without_columns((["model", "train f1"], [["half", "0.9"]]), ["train "])
@@ -79,15 +77,15 @@ def without_columns(table: Table, prefixes: Iterable[str]) -> Table:
 
 def print_table(results: Results, console: Console) -> None:
     """Print scores and sizes of every model and of the ensemble, with notes beneath."""
-    heads, rows = without_columns(score_cells(results), _PAGE_ONLY)
+    scores = without_columns(score_cells(results), _PAGE_ONLY)
     # A rule before the members, one before the ensemble, and one before its rivals.
     stages, members = len(results.stages), len(results.members)
     rules = (stages, stages + members, stages + members + 1)
-    _print_cells((heads, rows), f"{results.task}, seed {results.seed}", console, rules)
+    print_cells(scores, console, f"{results.task}, seed {results.seed}", rules)
     if results.packed is not None:
         _print_packed(results, results.packed, console)
     if results.baselines:
-        _print_cells(gain_cells(results), "what the ensemble gains", console)
+        print_cells(gain_cells(results), console, "what the ensemble gains")
     if results.diagnostics:
         figures = results.diagnostics
         console.print(
@@ -100,20 +98,29 @@ def print_table(results: Results, console: Console) -> None:
         console.print(results.note)
 
 
-def _print_cells(table: Table, title: str, console: Console, rules: tuple[int, ...] = ()) -> None:
-    """Print a table, with a rule after the rows of these numbers, from 1."""
-    heads, rows = table
-    printed = RichTable(title=title, title_justify="left")
+def print_cells(
+    cells: Cells, console: Console, title: str | None = None, rules: Collection[int] = ()
+) -> None:
+    """Print a table; the first column is never broken.
+
+    Args:
+        cells: the heads and rows.
+        console: where to.
+        title: stands above the table.
+        rules: numbers of rows, from 1, after which a rule is drawn.
+    """
+    heads, rows = cells
+    table = Table(title=title, title_justify="left")
     for number, head in enumerate(heads):
-        printed.add_column(head, justify="right" if number else "left", no_wrap=not number)
+        table.add_column(head, justify="right" if number else "left", no_wrap=not number)
     for number, row in enumerate(rows, start=1):
-        printed.add_row(*row, end_section=number in rules)
-    console.print(printed)
+        table.add_row(*row, end_section=number in rules)
+    console.print(table)
 
 
 def _print_packed(results: Results, packed: Packed, console: Console) -> None:
     size = {name: f"{count / 1e6:.2f}" for name, count in packed.bytes.items()}
-    metric = f"{results.dev[0]} {results.metric}".replace("_", " ")
+    metric = results.headline_name
     console.print(
         f"packed model: {results.model}, {size['file']} MB on disk (binary weights "
         f"{size['weights']}, scales {size['scales']}, {packed.remainder} floats {size['floats']})"
@@ -156,7 +163,7 @@ def print_plan(
         f"{allotments.member} a member, "
         f"{allotments.in_flight} at a time"
     )
-    table = RichTable(title="plan", title_justify="left")
+    table = Table(title="plan", title_justify="left")
     table.add_column("step")
     table.add_column("state")
     for state, group in groupby(steps.items(), key=itemgetter(1)):
@@ -185,7 +192,7 @@ def print_status(status: Status, console: Console) -> None:
     lines = [_cells(row) for row in status.rows]
     shown = [column for column in lines[0] if any(line[column] for line in lines)]
     # Without frames, and so narrow enough for a log.
-    table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in shown:
         table.add_column(column, justify="left" if column in ("step", "state") else "right")
     for line in lines:

@@ -159,11 +159,8 @@ def _distil(work: Work, stage: Stage, model: Model, section: TernaryConfig | Bin
     calibrate_(model.eval(), inputs_of(batch_on(work.device, columns, first)))
     settings = _settings(work, section, seed)
     if section.joint:
-        loss = hidden_loss(
-            *(model, work.parent(parent), work.kind.match),
-            temperature=temperature,
-            unit=work.unit,
-        )
+        teacher, match = work.parent(parent), work.kind.match
+        loss = hidden_loss(model, teacher, match, temperature=temperature, unit=work.unit)
         return _fit(work, model, loss, settings, copies=copies)
     hidden = work.settings(
         section.hidden_epochs, section.hidden_learning_rate, section.batch_size, seed

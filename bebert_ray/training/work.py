@@ -102,8 +102,9 @@ class Work:
 
         So scores of 0 to 100 train like scores of 0 to 1. It is 1 for a classification.
         """
-        regression = self.splits.task.is_regression
-        return float(self.splits.train.labels.std()) or 1.0 if regression else 1.0
+        if not self.splits.task.is_regression:
+            return 1.0
+        return float(self.splits.train.labels.std()) or 1.0  # unless all are the same
 
     def place(self, model: Any) -> Model:
         """Move a model to the device."""

@@ -19,6 +19,7 @@ from bebert_ray.data.metrics import evaluate
 from bebert_ray.data.tasks import Task
 from bebert_ray.errors import UserError
 from bebert_ray.pipeline.results import MEAN_MEMBER, TEACHER, Results
+from bebert_ray.reporting.tables import print_cells
 
 RESAMPLES = 2000
 INTERVAL = (0.025, 0.975)
@@ -292,7 +293,7 @@ def summary(groups: Sequence[Group], resamples: int = RESAMPLES) -> dict[str, An
 def print_comparison(groups: Sequence[Group], console: Console, resamples: int) -> None:
     """Print means over seeds, each seed, and what the ensembles gain."""
     first = groups[0].runs[0]
-    what = f"{first.task}, {first.dev[0]} {first.metric}".replace("_", " ")
+    what = f"{first.task}, {first.headline_name}"
     print_columns(mean_rows(groups), console, f"{what}: means over seeds")
     if any(len(group.runs) > 1 for group in groups):
         sizes = ensemble_sizes(groups)
@@ -330,13 +331,9 @@ _FORMATS = {
 
 def print_rows(rows: Sequence[dict[str, Any]], console: Console, title: str | None = None) -> None:
     """Print dicts as the rows of a table; the keys of all are its columns, text is left-aligned."""
-    table = Table(title=title, title_justify="left")
     heads = list(dict.fromkeys(head for row in rows for head in row))
-    for number, head in enumerate(heads):
-        table.add_column(head, justify="right" if number else "left", no_wrap=not number)
-    for row in rows:
-        table.add_row(*(_cell(head, row.get(head)) for head in heads))
-    console.print(table)
+    cells = [[_cell(head, row.get(head)) for head in heads] for row in rows]
+    print_cells((heads, cells), console, title)
 
 
 COLUMNS = 8

@@ -28,7 +28,7 @@ def draw_pareto(groups: Sequence[Group]) -> bytes:
         points += curve
     front = pareto_front(points)
     axes.plot(*zip(*front, strict=True), "o", mfc="none", mec="black", ms=10, label="Pareto front")
-    metric = f"{first.dev[0]} {first.metric}".replace("_", " ")
+    metric = first.headline_name
     axes.set(xlabel="MB, counted", ylabel=metric, xscale="log", title=first.task)
     axes.legend(fontsize=8)
     picture = io.BytesIO()

@@ -72,29 +72,30 @@ def test_the_models_are_what_their_stage_says(split_run: Any) -> None:
     assert total(costs(models["split"])).bytes < total(costs(models["half"])).bytes / 2
 
 
+def hardly_trained_on(run: Any, scores: Any) -> Any:
+    """Work on a teacher of other scores, with a rate that changes next to nothing."""
+    splits = run.work.splits
+    other = replace(splits, train=replace(splits.train, labels=scores))
+    return replace(run.new("teacher.learning_rate=1e-7"), splits=other)
+
+
 def test_a_teacher_of_scores_starts_at_their_mean(make_run: Any) -> None:
     run = make_run(("task=stsb", "bits=1-1-4"))
-    work, splits = run.new("teacher.learning_rate=1e-7"), run.work.splits
-    scores = 50 + 10 * splits.train.labels
-    work = replace(work, splits=replace(splits, train=replace(splits.train, labels=scores)))
+    train = run.work.splits.train
+    scores = 50 + 10 * train.labels
+    work = hardly_trained_on(run, scores)
     assert work.unit == pytest.approx(scores.std())
-    predicted = predict(run.train("teacher", work), splits.train, 8)
+    predicted = predict(run.train("teacher", work), train, 8)
     assert np.abs(predicted - scores.mean()).max() < 10
 
 
 def test_scores_train_alike_in_any_unit(make_run: Any) -> None:
     run = make_run(("task=stsb", "bits=1-1-4"))
-    splits = run.work.splits
     losses = []
     for times in (1, 64):  # a power of two, so that all arithmetic is the same
-        train = replace(splits.train, labels=times * splits.train.labels)
+        work = hardly_trained_on(run, times * run.work.splits.train.labels)
         heard: list[Any] = []
-        work = replace(
-            run.new("teacher.learning_rate=1e-7"),
-            splits=replace(splits, train=train),
-            report=heard.append,
-        )
-        run.train("teacher", work)
+        run.train("teacher", replace(work, report=heard.append))
         losses.append([progress.loss for progress in heard])
     assert losses[0]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
