@@ -17,7 +17,7 @@ from bebert_ray.errors import UserError
 SHORT = {
     "teacher": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3},
     "half": {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3},
-    "ternary": {"epochs": 1, "hidden_epochs": 1, "batch_size": 8, "learning_rate": 1e-3},
+    "ternary": {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3},
     "member": {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3},
     "ensemble": {"members": 2, "method": "bagging"},
     "resources": {"num_cpus": 1, "member": {"memory": 2e8}},

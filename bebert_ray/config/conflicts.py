@@ -139,13 +139,6 @@ def _ensemble_conflicts(config: Config) -> Iterator[Conflict]:
         )
     if len(set(ensemble.baselines)) < len(ensemble.baselines):
         yield Conflict("ensemble.baselines", (), "names the same baseline more than once")
-    if config.member.joint and ensemble.strategy != "C":
-        yield Conflict(
-            "member.joint",
-            ("ensemble.strategy",),
-            f"strategy {ensemble.strategy} learns no hidden states; leave it out, or set "
-            "ensemble.strategy=C",
-        )
 
 
 def _schedule_conflicts(config: Config) -> Iterator[Conflict]:

@@ -10,6 +10,7 @@ derived from an earlier field would not see it.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
@@ -110,6 +111,11 @@ Joint = Annotated[
         "phases, one after the other",
     ),
 ]
+
+
+def _joint_or(joint: float, two_phases: float) -> Callable[[dict[str, Any]], Any]:
+    """A default that depends on `joint`, which is declared before."""
+    return lambda given: joint if given.get("joint", True) else two_phases
 
 
 @dataclass(frozen=True, config=_CHECKS)
@@ -238,11 +244,21 @@ class HalfConfig:
 class TernaryConfig:
     """Distillation into the ternary model: hidden states, attention and logits."""
 
-    joint: Joint = False
+    joint: Joint = True
     hidden_epochs: HiddenEpochs = 3
     hidden_learning_rate: HiddenLearningRate = 3e-4
-    epochs: Epochs = 3
-    learning_rate: LearningRate = 1e-4
+    epochs: Annotated[Count, Derived] = Field(
+        default_factory=_joint_or(6, 3),
+        json_schema_extra={"default": None},
+        description="passes over the training examples; null: 6 in one phase, 3 in the "
+        "second of two",
+    )
+    learning_rate: Annotated[Real, Field(gt=0, lt=1), Derived] = Field(
+        default_factory=_joint_or(1e-3, 1e-4),
+        json_schema_extra={"default": None},
+        description="peak learning rate of AdamW; null: 1e-3 in one phase, 1e-4 in the second "
+        "of two",
+    )
     batch_size: BatchSize = 32
 
 
@@ -286,7 +302,7 @@ class BinaryConfig:
 class MemberConfig:
     """Training of each binary member; `joint` and the hidden passes belong to strategy C."""
 
-    joint: Joint = False
+    joint: Joint = True
     hidden_epochs: HiddenEpochs = 1
     hidden_learning_rate: HiddenLearningRate = 3e-4
     epochs: Epochs = 3
@@ -383,8 +399,8 @@ class EnsembleConfig:
         "copies",
     )
     strategy: Literal["A", "B", "C"] = Field(
-        default="A",
-        description="A: no distillation, B: logits, C: hidden states and attention, then logits",
+        default="C",
+        description="A: no distillation, B: logits, C: hidden states and attention too",
     )
     schedule: Annotated[Literal["sequential", "pipelined", "parallel"], Derived] = Field(
         default_factory=lambda given: (

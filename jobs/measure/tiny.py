@@ -34,7 +34,6 @@ def tiny_run(directory: Path, examples: int) -> list[str]:
         *(f"{stage}.batch_size=8" for stage in stages),
         *(f"{stage}.learning_rate=1e-3" for stage in stages),
         "teacher.epochs=4",
-        "ternary.hidden_epochs=2",
         "ensemble.errors=train",
         "resources.stage.cpu=1",
         "resources.member.cpu=1",

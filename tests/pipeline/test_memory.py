@@ -22,7 +22,8 @@ def estimate(shape, stage, length, *overrides):
     """Of one stage: the batches of the others are made small."""
     others = [f"{name}.batch_size=1" for name in STAGES if name != stage and stage in STAGES]
     lengths = [f"data.max_length={length}", "training.eval_batch_size=32"]
-    config = load_config(None, ["task=sst2", *lengths, *others, *overrides])
+    measured = ["ternary.joint=false", "member.joint=false", "ensemble.strategy=A"]
+    config = load_config(None, ["task=sst2", *measured, *lengths, *others, *overrides])
     return (member_memory if stage == "member" else stage_memory)(config, shape)
 
 

@@ -18,12 +18,13 @@ from bebert_ray.storage import Artifact, Location, fingerprint
 STAGES = ["teacher", "half", "ternary", "split"]
 RUN = Location.of(Path("/run"))
 EMPTY = Split(([],), np.zeros(0, np.int64))
+TWO_PHASES = ("ternary.joint=false", "member.joint=false", "ensemble.strategy=A")
 UNIFORM = np.full((1, 4), 0.25)
 
 
 def inputs(*overrides, data=None, digest="model", uses=UNIFORM, parents=None, copies=None):
     """Fingerprint of the inputs of every step."""
-    config = load_config(None, ["task=sst2", *overrides])
+    config = load_config(None, ["task=sst2", *TWO_PHASES, *overrides])
     corpus = Corpus(TASKS["sst2"], EMPTY, {"dev": EMPTY})
     checkpoint = Checkpoint(Path("model"), digest)
     prepared = Prepared(

@@ -20,7 +20,10 @@ OVERRIDES = (
     "export.remainder=none",
     *(f"{stage}.batch_size=10" for stage in ("teacher", "half", "ternary", "member")),
     *(f"{stage}.epochs=2" for stage in ("teacher", "half", "ternary", "member")),
+    "ternary.joint=false",
     "ternary.hidden_epochs=1",
+    "member.joint=false",
+    "ensemble.strategy=A",
 )
 
 

@@ -21,7 +21,8 @@ def test_a_sweep_is_a_run_with_a_section_of_its_own(tmp_path: Path) -> None:
         "task: demo\nmember:\n  epochs: 2\nsweep:\n  trials: 3\n  space:\n"
         "    member.epochs: {randint: [1, 3]}\n    ensemble.strategy: {choice: [A, B]}\n"
     )
-    sweep = load_sweep(path, ["ensemble.members=2", "sweep.space.ensemble.strategy.choice=[B, C]"])
+    overrides = ("ensemble.members=2", "ensemble.strategy=A")
+    sweep = load_sweep(path, [*overrides, "sweep.space.ensemble.strategy.choice=[B, C]"])
     assert sweep.settings.trials == 3
     assert sweep.size == sweep.config.ensemble.members == 2
     assert sweep.first_point == {"member.epochs": 2}  # strategy A is not in the space

@@ -84,8 +84,11 @@ QUICK = [
     *(f"{stage}.epochs=1" for stage in ("teacher", "half", "ternary", "binary", "member")),
     *(f"{stage}.batch_size=8" for stage in ("teacher", "half", "ternary", "binary", "member")),
     "teacher.learning_rate=1e-3",  # in so few steps, enough that the outputs differ at 4 bits
+    "ternary.joint=false",
     "ternary.hidden_epochs=1",
     "binary.hidden_epochs=1",
+    "member.joint=false",
+    "ensemble.strategy=A",
     "training.dropout=0.1",
 ]
 
