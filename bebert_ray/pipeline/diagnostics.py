@@ -5,6 +5,7 @@ Everything follows from predictions that are there already. Nothing is trained.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
@@ -80,31 +81,73 @@ def paired_test(labels: ArrayLike, ensemble: ArrayLike, others: ArrayLike) -> fl
     return min(1.0, float(chances[np.abs(sums) >= abs(differences.sum())].sum()))
 
 
+def correlation_test(labels: ArrayLike, ensemble: ArrayLike, others: ArrayLike) -> float:
+    """The p-value of the test that an ensemble correlates with the labels as other models do.
+
+    The test of regressions. An example moves the Pearson correlation r of predictions x and labels
+    y by (u v - r (u^2 + v^2) / 2) / n, where u and v are x and y in standard deviations from their
+    means. d of an example is that of the ensemble, less the mean one of the others, times n. The
+    difference of the correlations is compared with its standard error, std(d) / sqrt(n), in a
+    normal distribution, on both sides. It holds for hundreds of examples, not for ten.
+
+    Args:
+        labels: scores, [n].
+        ensemble: its predictions, [n]. Predictions that are all the same count as a correlation
+            of 0.
+        others: the predictions of one model, [n], or of M, [M, n].
+
+    Source: Devlin, Gnanadesikan and Kettenring, "Robust Estimation and Outlier Detection with
+    Correlation Coefficients" (1975), for the influence of an example; Efron, "Nonparametric
+    Standard Errors and Confidence Intervals" (1981), for the standard error from it.
+
+    Examples:
+        >>> labels = np.arange(200) / 200
+        >>> noise = np.random.default_rng(0).normal(size=(2, 200))
+        >>> correlation_test(labels, labels + 0.1 * noise[0], labels + 0.2 * noise[1]) < 0.001
+        True
+        >>> correlation_test(labels, labels + noise[0], labels + noise[0])
+        1.0
+    """
+    from scipy.stats import norm
+
+    y = _standardised(labels)
+    x = np.stack([_standardised(each) for each in (ensemble, *np.atleast_2d(others))])
+    r = (x * y).mean(axis=1)
+    influence = x * y - r[:, None] * (x**2 + y**2) / 2
+    error = (influence[0] - influence[1:].mean(axis=0)).std() / np.sqrt(len(y))
+    return float(2 * norm.sf(abs(r[0] - r[1:].mean()) / error)) if error else 1.0
+
+
 def baselines(
     scores: dict[str, float],
-    labels: ArrayLike | None = None,
-    ensemble: ArrayLike | None = None,
-    predictions: dict[str, ArrayLike] | None = None,
+    predictions: dict[str, ArrayLike],
+    labels: ArrayLike,
+    ensemble: ArrayLike,
+    test: Callable[[ArrayLike, ArrayLike, ArrayLike], float] = paired_test,
 ) -> dict[str, dict[str, float | None]]:
     """What an ensemble is measured against, with the p-value of the difference.
 
     Args:
         scores: of each baseline by name, such as the checkpoint that members start from.
-        labels: class indices, [n]; None for regression, which has no such test.
-        ensemble: predictions of the ensemble, [n].
         predictions: of each baseline, [n], or of the models that it is the mean of, [M, n].
+        labels: class indices or, for a regression, scores, [n].
+        ensemble: predictions of the ensemble, [n].
+        test: `paired_test`, or `correlation_test` for a regression.
 
     Returns:
-        By name: `score`, and `p`, of `paired_test` against the ensemble, or None.
+        By name: `score`, and `p`, of the test against the ensemble.
     """
+    return {
+        name: {"score": score, "p": test(labels, ensemble, predictions[name])}
+        for name, score in scores.items()
+    }
 
-    def p_value(name: str) -> float | None:
-        if labels is None or ensemble is None or name not in (predictions or {}):
-            return None
-        assert predictions is not None
-        return paired_test(labels, ensemble, predictions[name])
 
-    return {name: {"score": score, "p": p_value(name)} for name, score in scores.items()}
+def _standardised(values: ArrayLike) -> NDArray[np.float64]:
+    """In standard deviations from the mean; 0 where all are the same."""
+    x = np.asarray(values, np.float64)
+    x = x - x.mean()
+    return x / x.std() if np.ptp(x) else np.zeros(len(x))
 
 
 def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:

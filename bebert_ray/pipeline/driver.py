@@ -19,7 +19,7 @@ from bebert_ray.data.metrics import is_no_better_than_chance, primary
 from bebert_ray.nn.bert import load_model
 from bebert_ray.nn.margins import encoder_bits, share_differing
 from bebert_ray.pipeline.augmentation import find_augmented
-from bebert_ray.pipeline.diagnostics import baselines, diversity
+from bebert_ray.pipeline.diagnostics import baselines, correlation_test, diversity, paired_test
 from bebert_ray.pipeline.evaluate import ensemble_predictions, predictions, staged_scores
 from bebert_ray.pipeline.layout import AUGMENTED, DATA, MODEL
 from bebert_ray.pipeline.members import Ensemble, Member, member_steps, vote_alphas
@@ -263,7 +263,6 @@ def _baselines(
     """The mean member, the best one by held-out score, what members start from, and the rivals."""
     task, metric = run.prepared.task, primary(run.prepared.task)
     dev = next(iter(run.prepared.corpus.dev))
-    labels = None if task.is_regression else run.splits[dev].labels
     members = run.ensemble.members
 
     def score(artifact: Artifact, split: str = dev) -> float:
@@ -280,9 +279,10 @@ def _baselines(
     mean = float(np.mean([score(artifact) for artifact in artifacts]))
     return baselines(
         {MEAN_MEMBER: mean, **{name: score(artifact) for name, artifact in models.items()}},
-        labels,
-        predicted,
         {MEAN_MEMBER: of_members, best_member: of_members[best], **of_models},
+        run.splits[dev].labels,
+        predicted,
+        correlation_test if task.is_regression else paired_test,
     )
 
 

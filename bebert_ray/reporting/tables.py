@@ -50,8 +50,8 @@ def score_cells(results: Results) -> Cells:
 def gain_cells(results: Results) -> Cells:
     """What the ensemble is above each baseline, and whether that is more than chance, as text.
 
-    The columns: the baseline, its score, the difference, and the p-value of the exact paired test
-    (see `pipeline.diagnostics.paired_test`), which a regression does not have.
+    The columns: the baseline, its score, the difference, and the p-value of the paired test (see
+    `pipeline.diagnostics`), which regressions of earlier versions do not have.
     """
     heads = ["ensemble less", results.headline_name, "difference", "p"]
     rows = []

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.stats import binom, kstest, norm
 from sklearn.metrics import cohen_kappa_score
 
-from bebert_ray.pipeline.diagnostics import baselines, diversity, paired_test
+from bebert_ray.pipeline.diagnostics import baselines, correlation_test, diversity, paired_test
 
 predictions = st.integers(2, 40).flatmap(
     lambda n: st.lists(
@@ -55,8 +55,46 @@ def test_against_a_mean_all_signs_are_tried(rows):
     assert found == pytest.approx(np.mean(np.abs(sums) >= abs(differences.sum())))
 
 
-def test_baselines_of_a_regression_have_no_p_value():
-    assert baselines({"split": 0.8}) == {"split": {"score": 0.8, "p": None}}
+def differing(rng, n, gain):
+    """Labels, an ensemble and two others, which correlate with the labels less by `gain`."""
+    labels = rng.normal(size=n)
+    shared = labels + 0.5 * rng.normal(size=n)
+    own = rng.normal(size=(3, n))
+    return labels, shared + 0.3 * own[0], shared + (0.3 + gain) * own[1:]
+
+
+def test_the_p_values_of_regressions_are_even_where_nothing_differs():
+    rng = np.random.default_rng(1)
+    found = [correlation_test(*differing(rng, 300, 0.0)) for _ in range(400)]
+    assert kstest(found, "uniform").pvalue > 0.01
+
+
+def test_the_standard_error_of_a_correlation_is_that_of_the_bootstrap():
+    rng = np.random.default_rng(2)
+    labels, ensemble, others = differing(rng, 500, 0.1)
+
+    def difference(rows):
+        every = np.corrcoef([labels[rows], ensemble[rows], *others[:, rows]])[0, 1:]
+        return every[0] - every[1:].mean()
+
+    error = np.std([difference(rng.integers(500, size=500)) for _ in range(2000)])
+    in_errors = norm.isf(correlation_test(labels, ensemble, others) / 2)
+    assert in_errors == pytest.approx(abs(difference(np.arange(500))) / error, rel=0.05)
+    assert 1 < in_errors < 5, "it tells something"
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_correlations_know_no_unit(scale):
+    labels, ensemble, others = differing(np.random.default_rng(3), 100, 0.2)
+    found = correlation_test(scale * labels + 7, scale * ensemble, scale * others - 3)
+    assert found == pytest.approx(correlation_test(labels, ensemble, others))
+
+
+def test_predictions_that_are_all_the_same_correlate_by_nothing():
+    labels, ensemble, _ = differing(np.random.default_rng(4), 100, 0)
+    assert correlation_test(labels, ensemble, np.full(100, 3.0)) < 1e-6
+    assert correlation_test(labels, np.full(100, 3.0), np.full(100, 3.0)) == 1
+    assert correlation_test(np.ones(100), ensemble, np.full(100, 3.0)) == 1
 
 
 def test_baselines_are_tested_against_the_ensemble():
@@ -64,9 +102,9 @@ def test_baselines_are_tested_against_the_ensemble():
     of_members = [[0] * 6, [0, 0, 0, 0, 1, 1]]
     found = baselines(
         {"mean member": 1 / 6, "split": 0.0},
+        {"mean member": of_members, "split": [0] * 6},
         labels,
         ensemble,
-        {"mean member": of_members, "split": [0] * 6},
     )
     assert found == {
         "mean member": {"score": 1 / 6, "p": pytest.approx(1 / 32)},

@@ -176,6 +176,9 @@ def test_regression_is_boosted_by_adaboost_r2(runner):
     mean = sum(a * one for a, one in zip(alphas, logits, strict=True)) / sum(alphas)
     pearson = np.corrcoef(mean, corpus.dev["dev"].labels)[0, 1]
     assert results.summary()["ensemble"] == pytest.approx(pearson, abs=1e-6)
+    others = [each["p"] for each in results.baselines.values()]
+    assert len(others) == 3
+    assert all(p is not None and 0 < p <= 1 for p in others)
 
 
 def test_bagging_trains_each_member_on_a_bootstrap_sample(runner):
