@@ -44,6 +44,26 @@ def diversity(labels: ArrayLike, predictions: ArrayLike) -> dict[str, float]:
     }
 
 
+def diversity_of_scores(labels: ArrayLike, predictions: ArrayLike) -> dict[str, float]:
+    """How far the errors of members of a regression are independent. Mean over pairs of members.
+
+    Args:
+        labels: scores, [n].
+        predictions: of M members, [M, n].
+
+    Returns:
+        `error_correlation`: Pearson correlation of their errors, prediction less label; 0 if those
+        of one do not vary. Empty for a single member.
+
+    Examples:
+        >>> round(diversity_of_scores([1, 2, 3], [[1, 3, 3], [1, 4, 3]])["error_correlation"], 6)
+        1.0
+    """
+    errors = np.asarray(predictions, np.float64) - np.asarray(labels, np.float64)
+    pairs = [_correlation(one, other) for one, other in combinations(errors, 2)]
+    return {"error_correlation": float(np.mean(pairs))} if pairs else {}
+
+
 def paired_test(labels: ArrayLike, ensemble: ArrayLike, others: ArrayLike) -> float:
     """The p-value of the exact test that an ensemble is right as often as other models on average.
 

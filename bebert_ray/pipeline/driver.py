@@ -19,7 +19,13 @@ from bebert_ray.data.metrics import is_no_better_than_chance, primary
 from bebert_ray.nn.bert import load_model
 from bebert_ray.nn.margins import encoder_bits, share_differing
 from bebert_ray.pipeline.augmentation import find_augmented
-from bebert_ray.pipeline.diagnostics import baselines, correlation_test, diversity, paired_test
+from bebert_ray.pipeline.diagnostics import (
+    baselines,
+    correlation_test,
+    diversity,
+    diversity_of_scores,
+    paired_test,
+)
 from bebert_ray.pipeline.evaluate import ensemble_predictions, predictions, staged_scores
 from bebert_ray.pipeline.layout import AUGMENTED, DATA, MODEL
 from bebert_ray.pipeline.members import Ensemble, Member, member_steps, vote_alphas
@@ -242,7 +248,9 @@ def results(run: Run) -> Results:
         member_predictions=of_members,
         model_predictions=of_models,
         bits_in_common=common,
-        diagnostics={} if task.is_regression else diversity(run.splits[dev].labels, of_members),
+        diagnostics=(diversity_of_scores if task.is_regression else diversity)(
+            run.splits[dev].labels, of_members
+        ),
         baselines=_baselines(run, of_models, of_members, predicted),
         rivals={name: _model(name, artifact) for name, artifact in sorted(run.rivals.items())},
     )

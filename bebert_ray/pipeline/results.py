@@ -97,7 +97,8 @@ class Results:
             the rivals, by name.
         bits_in_common: of each pair of members, the share of the encoder's binary weights with the
             same sign, [M, M].
-        diagnostics: how far members differ, see `pipeline.diagnostics.diversity`.
+        diagnostics: how far members differ, see `pipeline.diagnostics.diversity` and, of a
+            regression, `diversity_of_scores`.
         baselines: what the ensemble is measured against, see `pipeline.diagnostics.baselines`.
         rivals: models trained to be compared with the ensemble: `longer`, `wider` (see
             `ensemble.baselines`) and `distilled` (see `ensemble.distill`).

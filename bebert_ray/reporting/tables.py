@@ -88,9 +88,10 @@ def print_table(results: Results, console: Console) -> None:
         print_cells(gain_cells(results), console, "what the ensemble gains")
     if results.diagnostics:
         figures = results.diagnostics
+        classes = "disagreement" in figures  # and no regression
+        differ = f"{figures['disagreement']:.1%} of predictions differ, " if classes else ""
         console.print(
-            f"pairs of members: {figures['disagreement']:.1%} of predictions differ, errors "
-            f"correlate by {figures['error_correlation']:.2f}"
+            f"pairs of members: {differ}errors correlate by {figures['error_correlation']:.2f}"
         )
     if results.selection == "dev":
         console.print("selection: dev. Choices were made on the split that is reported")

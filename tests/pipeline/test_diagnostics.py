@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from scipy.stats import binom, kstest, norm
 from sklearn.metrics import cohen_kappa_score
 
-from bebert_ray.pipeline.diagnostics import baselines, correlation_test, diversity, paired_test
+from bebert_ray.pipeline.diagnostics import (
+    baselines,
+    correlation_test,
+    diversity,
+    diversity_of_scores,
+    paired_test,
+)
 
 predictions = st.integers(2, 40).flatmap(
     lambda n: st.lists(
@@ -35,6 +41,15 @@ def test_diversity_is_what_the_definitions_say(three):
 
 def test_a_single_member_has_no_diversity():
     assert diversity([0, 1], [[0, 1]]) == {}
+    assert diversity_of_scores([0, 1], [[0, 1]]) == {}
+
+
+def test_errors_of_a_regression_correlate_by_what_they_share():
+    labels, shared, *own = np.random.default_rng(0).normal(size=(5, 4000))
+    members = [labels + shared + each for each in own]
+    found = diversity_of_scores(labels, members)["error_correlation"]
+    assert found == pytest.approx(0.5, abs=0.03)
+    assert diversity_of_scores(labels, [labels, members[0]]) == {"error_correlation": 0.0}
 
 
 @given(b=st.integers(0, 30), c=st.integers(0, 30), both=st.integers(0, 5))

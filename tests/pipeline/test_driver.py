@@ -179,6 +179,7 @@ def test_regression_is_boosted_by_adaboost_r2(runner):
     others = [each["p"] for each in results.baselines.values()]
     assert len(others) == 3
     assert all(p is not None and 0 < p <= 1 for p in others)
+    assert -1 <= results.diagnostics["error_correlation"] <= 1
 
 
 def test_bagging_trains_each_member_on_a_bootstrap_sample(runner):

@@ -117,6 +117,10 @@ def test_gains_over_the_baselines_stand_on_the_page(results, run):
     text = Page(page(told, run)).text
     assert "mean member 0.5000 +0.0700 0.031 split 0.6000 -0.0300" in text
     assert "differ in 5.0% of their predictions, and their errors correlate by 0.45" in text
+    scores = replace(
+        told, classes=None, predictions=[(0.5, 0.75)], diagnostics={"error_correlation": 0.45}
+    )
+    assert "Errors of two members correlate by 0.45" in Page(page(scores, run)).text
 
 
 def test_the_packed_model_is_told_of(results, run):

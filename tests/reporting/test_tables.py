@@ -198,3 +198,5 @@ def test_flips_and_baselines_are_told(results):
     assert ["split", "0.8000", gain, "0.031"] in rows
     assert ["best", "0.7000", f"{results.ensemble - 0.7:+.4f}"] in rows
     assert "5.0% of predictions differ, errors correlate by 0.45" in text
+    regression = printed(replace(results, diagnostics={"error_correlation": 0.45}))
+    assert "pairs of members: errors correlate by 0.45" in regression
