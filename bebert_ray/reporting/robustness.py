@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
-from rich.table import Table
 
 from bebert_ray.pipeline.layout import Layout
 from bebert_ray.pipeline.results import MEAN_MEMBER, Results
 from bebert_ray.reporting.charts import LIGHT
+from bebert_ray.reporting.tables import Cells, print_cells
 from bebert_ray.storage import Location, fingerprint, read
 
 VERSION = 1
@@ -23,7 +23,6 @@ Figures = dict[str, float]
 """The metrics of the task and, of a classification, nll, ece and selective."""
 Curve = list[Figures]
 """Figures by strength, in the order of the strengths."""
-Rows = list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ class Robustness:
             return suite.areas.get(name)
         return float(np.mean([suite.areas[member] for member in self.members]))
 
-    def areas(self) -> tuple[list[str], Rows]:
+    def areas(self) -> Cells:
         """Heads and rows: of each model its clean score, and its area under each suite."""
         metric = self.metrics[0]
 
@@ -108,7 +107,7 @@ class Robustness:
         heads = ["model", "clean", *(suite.name for suite in self.suites)]
         return heads, [row(name) for name in self.models]
 
-    def under_shift(self) -> tuple[list[str], Rows]:
+    def under_shift(self) -> Cells:
         """Heads and rows: the mean of each figure over the suites that disturb every model."""
         shared = [suite for suite in self.suites if suite.curves.keys() >= self.clean.keys()]
         names = list(next(iter(self.clean.values())))
@@ -121,7 +120,7 @@ class Robustness:
 
         return ["model", *names], [row(model) for model in self.clean]
 
-    def details(self, suite: SuiteFigures, figure: str) -> tuple[list[str], Rows]:
+    def details(self, suite: SuiteFigures, figure: str) -> Cells:
         """Heads and rows: one figure of each model by strength."""
         heads = ["model", "0", *(f"{strength:g}" for strength in suite.strengths)]
         return heads, [
@@ -172,14 +171,13 @@ def load_robustness(results: Results, directory: Location) -> Robustness | None:
 def print_robustness(figures: Robustness, console: Console) -> None:
     """Print the areas, and the figures under shift."""
     metric = figures.metrics[0]
-    _print(
+    title = (
         f"{metric} of {figures.examples} examples of {figures.dev}: clean, and the area under its "
-        "curve by strength",
-        figures.areas(),
-        console,
+        "curve by strength"
     )
+    print_cells(figures.areas(), console, title)
     if len(figures.under_shift()[1]):
-        _print("mean over suites and strengths", figures.under_shift(), console)
+        print_cells(figures.under_shift(), console, "mean over suites and strengths")
 
 
 def draw_robustness(figure: Figure, figures: Robustness) -> None:
@@ -216,16 +214,6 @@ def _style(figures: Robustness, name: str) -> dict[str, Any]:
     others = [each for each in figures.clean if each not in (*figures.members, figures.ensemble)]
     style = ("-", "--", ":", "-.")[others.index(name) % 4]
     return {"color": LIGHT["muted"], "linewidth": 1, "linestyle": style}
-
-
-def _print(title: str, content: tuple[list[str], Rows], console: Console) -> None:
-    heads, rows = content
-    table = Table(title=title, title_justify="left")
-    for number, head in enumerate(heads):
-        table.add_column(head, justify="right" if number else "left")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
 
 
 def _cell(value: float | None) -> str:
