@@ -30,6 +30,14 @@ _IGNORED = (
     *(f"training.{key}" for key in NO_FIGURE),
 )
 
+# What runs of 0.1.0 did, which had no such keys.
+_BEFORE = {
+    "ternary.joint": False,
+    "binary.joint": False,
+    "member.joint": False,
+    "member.margins": "split",
+}
+
 Settings = dict[str, Any]
 
 
@@ -357,9 +365,9 @@ def print_columns(rows: Sequence[dict[str, Any]], console: Console, title: str) 
 def _settings(run: Results) -> Settings:
     """The configuration by dotted key, without what tells no two configurations apart.
 
-    What an earlier version did not know has its default.
+    What an earlier version did not know has its default, unless that version did otherwise.
     """
-    known = dict(flatten(to_dict(Config(task=run.task)))) | dict(flatten(run.config))
+    known = dict(flatten(to_dict(Config(task=run.task)))) | _BEFORE | dict(flatten(run.config))
     return {key: value for key, value in known.items() if not key.startswith(_IGNORED)}
 
 

@@ -93,6 +93,17 @@ def test_runs_that_differ_in_the_seed_are_a_group():
     assert (row["MB"], row["smaller"], row["seconds"]) == (2.0, 50.0, 30.0)
 
 
+def test_what_a_run_of_version_010_did_without_a_key_for_it_is_known():
+    two_phases = ("ternary.joint=false", "member.joint=false", "member.margins=split")
+    before, same = run("a", "seed=1", *two_phases), run("b", "seed=2", *two_phases)
+    del before.config["ternary"]["joint"], before.config["binary"]["joint"]
+    del before.config["member"]["joint"], before.config["member"]["margins"]
+    today = run("c", "seed=1", *two_phases[1:])
+    groups = group_runs([before, same, today])
+    assert [len(group.runs) for group in groups] == [2, 1]
+    assert groups[0].name == ("ternary.joint=False ternary.epochs=3 ternary.learning_rate=0.0001")
+
+
 def test_an_ensemble_that_ended_early_counts_as_it_is():
     groups = group_runs([run("a", members=(0.7,) * 5), run("b", "bits=1-1-4", ensemble=0.88)])
     rows = mean_rows(groups)
