@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 from types import FrameType
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from rich.console import Console
 
@@ -58,6 +58,7 @@ def run_job(job: Callable[[], None]) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        _drop_stderr()
     return 0
 
 
@@ -71,9 +72,21 @@ def _drop_stdout() -> bool:
     try:
         print(flush=True)  # a line, since what could not be written may be gone
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop(sys.stdout)
         return True
     return False
+
+
+def _drop_stderr() -> None:
+    """Lose what stderr holds if it cannot be written: else Python would exit with 120 for it."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _drop(sys.stderr)
+
+
+def _drop(stream: TextIO) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def make_parser(

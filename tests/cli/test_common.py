@@ -153,6 +153,7 @@ sys.exit(run_job(job))
 """
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize(
     ("command", "code", "message"),
     [
@@ -162,11 +163,15 @@ sys.exit(run_job(job))
         ("{} 2>&1 >/dev/full | tail -n 1; exit ${{PIPESTATUS[0]}}", 1, "error: cannot write to "),
     ],
 )
-def test_work_goes_on_when_nobody_reads_its_progress(tmp_path, command, code, message):
+def test_work_goes_on_when_nobody_reads_its_progress(tmp_path, command, code, message, unbuffered):
     done = tmp_path / "done"
     call = f"{sys.executable} -c '{WRITES}' {done}"
     ended = subprocess.run(
-        ["bash", "-c", command.format(call)], capture_output=True, text=True, check=False
+        ["bash", "-c", command.format(call)],
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == code, ended
     assert ended.stdout.startswith(message) and ended.stderr == ""
