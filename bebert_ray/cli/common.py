@@ -79,6 +79,8 @@ def _drop_stdout() -> bool:
 
 def _drop_stderr() -> None:
     """Lose what stderr holds if it cannot be written: else Python would exit with 120 for it."""
+    if sys.stderr is None:  # `2>&-`: there is none
+        return
     try:
         sys.stderr.flush()
     except OSError:

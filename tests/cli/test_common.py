@@ -176,3 +176,9 @@ def test_work_goes_on_when_nobody_reads_its_progress(tmp_path, command, code, me
     assert ended.returncode == code, ended
     assert ended.stdout.startswith(message) and ended.stderr == ""
     assert done.read_text() == "done"
+
+
+def test_a_command_ends_well_without_a_stderr():
+    job = "import sys; from bebert_ray.cli.common import run_job; sys.exit(run_job(print))"
+    ended = subprocess.run(["bash", "-c", f"{sys.executable} -c '{job}' 2>&-"], check=False)
+    assert ended.returncode == 0
